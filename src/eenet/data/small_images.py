@@ -1,0 +1,146 @@
+"""Fashion-MNIST, CIFAR-10 and CIFAR-100, from torchvision's layout, parquet files or the hub."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from eenet.data.splits import Split
+from eenet.data.tensor_images import TensorImageDataModule
+
+
+class SmallImages(TensorImageDataModule):
+    """A torchvision image set, or the same in the hub's parquet form.
+
+    Args:
+        root: Folder of the data: either `train*.parquet` and `test*.parquet` files with an image
+            and a label column, or the layout that torchvision expects.
+        hub_id: Name on the Hugging Face hub to read instead of `root`.
+        download: Whether torchvision may download into `root` what is missing.
+        val_size: Samples held out of the official training set for validation.
+        cal_size: Samples held out for calibration.
+        split_seed: Seed of the split.
+        crop_padding: Training images are shifted by up to this many pixels.
+        flip: Whether training images are mirrored.
+        batch_size: Samples per training batch.
+        eval_batch_size: Samples per batch everywhere else.
+        num_workers: Worker processes.
+        predict_split: Which split `predict` reads.
+
+    Raises:
+        FileNotFoundError: At set-up, if `root` holds neither form and nothing may be downloaded.
+    """
+
+    torchvision_class: type[Any]
+    label_columns: tuple[str, ...] = ("label",)
+
+    def __init__(
+        self,
+        root: str = "data",
+        hub_id: str | None = None,
+        download: bool = False,
+        val_size: int = 5000,
+        cal_size: int = 0,
+        split_seed: int = 0,
+        crop_padding: int = 4,
+        flip: bool = True,
+        batch_size: int = 128,
+        eval_batch_size: int = 512,
+        num_workers: int = 0,
+        predict_split: Split = "test",
+    ) -> None:
+        super().__init__(
+            val_size=val_size,
+            cal_size=cal_size,
+            split_seed=split_seed,
+            crop_padding=crop_padding,
+            flip=flip,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            predict_split=predict_split,
+        )
+        self.root = root
+        self.hub_id = hub_id
+        self.download = download
+
+    def load(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """The official training and test sets as uint8 images and labels."""
+        if self.hub_id is not None:
+            return self._from_hub("train"), self._from_hub("test")
+        if any(Path(self.root).glob("*.parquet")):
+            return self._from_parquet("train"), self._from_parquet("test")
+        return self._from_torchvision(train=True), self._from_torchvision(train=False)
+
+    def _from_torchvision(self, train: bool) -> tuple[Tensor, Tensor]:
+        try:
+            data = self.torchvision_class(self.root, train=train, download=self.download)
+        except RuntimeError as error:
+            raise FileNotFoundError(
+                f"root={self.root!r} holds no *.parquet files and nothing that torchvision's "
+                f"{self.torchvision_class.__name__} reads. Give the folder of the data, or "
+                "download=true where there is internet."
+            ) from error
+        images = torch.as_tensor(data.data)
+        images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2)
+        return images.contiguous(), torch.as_tensor(data.targets).long()
+
+    def _from_hub(self, split: str) -> tuple[Tensor, Tensor]:
+        from datasets import load_dataset
+
+        return self._from_table(load_dataset(self.hub_id, split=split))
+
+    def _from_parquet(self, split: str) -> tuple[Tensor, Tensor]:
+        from datasets import Dataset
+
+        files = sorted(str(path) for path in Path(self.root).glob(f"{split}*.parquet"))
+        if not files:
+            raise FileNotFoundError(f"root={self.root!r} holds no {split}*.parquet")
+        return self._from_table(Dataset.from_parquet(files))
+
+    def _from_table(self, table: Any) -> tuple[Tensor, Tensor]:
+        from datasets import Image
+
+        image_column = _first_of(table.column_names, ("img", "image"))
+        label_column = _first_of(table.column_names, self.label_columns)
+        table = table.cast_column(image_column, Image())
+        images = torch.stack([pil_to_tensor(image) for image in table[image_column]])
+        return images, torch.tensor(list(table[label_column]), dtype=torch.int64)
+
+
+class FashionMNIST(SmallImages):
+    """Fashion-MNIST: 28 x 28, grey, 10 classes, 60,000 + 10,000 (Xiao et al. 2017)."""
+
+    num_classes = 10
+    mean = (0.2860,)
+    std = (0.3530,)
+    torchvision_class = torchvision.datasets.FashionMNIST
+
+
+class CIFAR10(SmallImages):
+    """CIFAR-10: 32 x 32, colour, 10 classes, 50,000 + 10,000 (Krizhevsky 2009)."""
+
+    num_classes = 10
+    mean = (0.4914, 0.4822, 0.4465)
+    std = (0.2470, 0.2435, 0.2616)
+    torchvision_class = torchvision.datasets.CIFAR10
+
+
+class CIFAR100(SmallImages):
+    """CIFAR-100: 32 x 32, colour, 100 classes, 50,000 + 10,000 (Krizhevsky 2009)."""
+
+    num_classes = 100
+    mean = (0.5071, 0.4866, 0.4409)
+    std = (0.2673, 0.2564, 0.2762)
+    torchvision_class = torchvision.datasets.CIFAR100
+    label_columns = ("fine_label", "label")
+
+
+def _first_of(columns: list[str], wanted: tuple[str, ...]) -> str:
+    for name in wanted:
+        if name in columns:
+            return name
+    raise ValueError(f"the data has the columns {columns}, but none of {list(wanted)}")

@@ -1,0 +1,92 @@
+"""The one contract of multi-exit networks: a sequence of stages, each followed by an exit head."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+State = Any
+"""What one stage leaves for the next: any nesting of tensors whose first dimension is the batch."""
+
+
+class MultiExitNetwork(nn.Module):
+    """A network of `E` stages with an exit head behind each.
+
+    Training, the adaptive runtime, export and cost measurement all go through `begin` and `step`,
+    so that they cannot disagree. A subclass usually passes its modules to `__init__` and is done;
+    one whose input or state is no plain tensor overrides `begin`, or gives stages that map its own
+    kind of state.
+
+    Args:
+        stages: `E` modules; stage k maps the state that stage k-1 left to its own.
+        heads: `E` modules; head k maps the state after stage k to logits `[B, C, ...]`.
+        num_classes: Number of classes C.
+
+    Raises:
+        ValueError: If there is no stage, or the numbers of stages and heads differ.
+    """
+
+    def __init__(
+        self, stages: Sequence[nn.Module], heads: Sequence[nn.Module], num_classes: int
+    ) -> None:
+        super().__init__()
+        if len(stages) != len(heads) or not stages:
+            raise ValueError(
+                f"a multi-exit network needs one head per stage, got {len(stages)} stages and "
+                f"{len(heads)} heads"
+            )
+        self.stages = nn.ModuleList(stages)
+        self.heads = nn.ModuleList(heads)
+        self.num_classes = num_classes
+
+    @property
+    def num_exits(self) -> int:
+        """Number of exits E; the last one is the end of the network."""
+        return len(self.heads)
+
+    def begin(self, x: Any) -> State:
+        """Turns the input batch into the state that the first stage takes."""
+        return x
+
+    def step(self, k: int, state: State) -> tuple[Tensor, State]:
+        """Runs stage `k` (from 0) and its head.
+
+        Args:
+            k: Index of the stage.
+            state: What `begin` (k = 0) or stage k-1 left.
+
+        Returns:
+            Logits `[B, C, ...]` of exit k, and the state for stage k+1.
+        """
+        state = self.stages[k](state)
+        return self.heads[k](state), state
+
+    def forward(self, x: Any) -> Tensor:
+        """Runs every stage.
+
+        Args:
+            x: Input batch of B samples.
+
+        Returns:
+            Logits `[E, B, C, ...]` of all exits.
+        """
+        state, logits = self.begin(x), []
+        for k in range(self.num_exits):
+            exit_logits, state = self.step(k, state)
+            logits.append(exit_logits)
+        return torch.stack(logits)
+
+
+def narrow(state: State, keep: Tensor) -> State:
+    """Reduces a state to some of its samples.
+
+    Args:
+        state: Any nesting of tensors whose first dimension is the batch of size B.
+        keep: Indices `[b]` (int64) or mask `[B]` (bool) of the samples that go on.
+
+    Returns:
+        The same nesting, every tensor indexed along its first dimension.
+    """
+    return pytree.tree_map_only(Tensor, lambda tensor: tensor[keep], state)

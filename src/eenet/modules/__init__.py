@@ -1,0 +1,1 @@
+"""The two LightningModules: multi-exit training and scheduler optimisation."""

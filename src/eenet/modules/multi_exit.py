@@ -1,0 +1,117 @@
+"""Stage 1: training a multi-exit network."""
+
+from functools import partial
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from eenet import losses
+from eenet.models import MultiExitNetwork
+from eenet.modules.optim import optimizers_for
+from eenet.modules.provenance import refuse_foreign_checkpoint
+
+
+SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4)
+
+
+class MultiExitModule(L.LightningModule):
+    """Trains all exits of a network together.
+
+    The loss is the weighted cross-entropy of all exits, plus self-distillation from the last exit
+    in the last part of the training (Ilhan et al. 2024, section 3.1). Logged per split: `loss`,
+    `acc_exit_1` ... `acc_exit_E`, and `acc`, the accuracy of the last exit.
+
+    Args:
+        net: The network.
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer.
+        exit_weights: Weights of the exits' losses: "linear", "uniform", or one number per exit.
+        distill_weight: Weight of the self-distillation (`alpha_KL`); 0 leaves it out.
+        distill_temperature: Its temperature T.
+        distill_from: It starts after this fraction of the epochs.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        net: MultiExitNetwork,
+        optimizer: OptimizerCallable = SGD,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        exit_weights: losses.ExitWeighting = "linear",
+        distill_weight: float = 0.01,
+        distill_temperature: float = 3.0,
+        distill_from: float = 0.75,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.register_buffer("weights", losses.exit_weights(exit_weights, net.num_exits), persistent=False)
+        self.distill_weight = distill_weight
+        self.distill_temperature = distill_temperature
+        self.distill_from = distill_from
+        self.accuracies = nn.ModuleDict(
+            {
+                f"{split}_acc": nn.ModuleList(
+                    MulticlassAccuracy(net.num_classes, average="micro")
+                    for _ in range(net.num_exits)
+                )
+                for split in ("train", "val", "test")
+            }
+        )
+
+    def forward(self, x: Any) -> Tensor:
+        """Logits `[E, B, C]` of all exits for a batch."""
+        logits: Tensor = self.net(x)
+        return logits
+
+    def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one training batch."""
+        logits, loss = self._shared_step(batch, "train")
+        max_epochs = self.trainer.max_epochs or 1
+        if self.distill_weight and self.current_epoch >= self.distill_from * max_epochs:
+            loss = loss + self.distill_weight * losses.self_distillation(
+                logits, self.weights, self.distill_temperature
+            )
+        return loss
+
+    def validation_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:
+        """Loss and accuracies of one validation batch."""
+        self._shared_step(batch, "val")
+
+    def test_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:
+        """Loss and accuracies of one test batch."""
+        self._shared_step(batch, "test")
+
+    def predict_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """What the exits say: `logits [B, E, C]` (float32) and `labels [B]`, on the CPU."""
+        x, y = batch
+        return {"logits": self(x).float().transpose(0, 1).cpu(), "labels": y.cpu()}
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over all parameters, and its schedule."""
+        return optimizers_for(self, self.optimizer(self.net.parameters()), self.lr_scheduler)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses the checkpoint of another class."""
+        refuse_foreign_checkpoint(self, checkpoint, "net.")
+
+    def _shared_step(self, batch: tuple[Any, Tensor], split: str) -> tuple[Tensor, Tensor]:
+        x, y = batch
+        logits = self(x)
+        loss = losses.multi_exit_cross_entropy(logits, y, self.weights)
+        accuracies: Any = self.accuracies[f"{split}_acc"]
+        self.log(f"{split}/loss", loss, prog_bar=split == "train", batch_size=len(y))
+        for k, accuracy in enumerate(accuracies):
+            accuracy.update(logits[k], y)
+            self.log(f"{split}/acc_exit_{k + 1}", accuracy, on_epoch=True, on_step=False)
+        self.log(
+            f"{split}/acc", accuracies[-1], on_epoch=True, on_step=False, prog_bar=split == "val"
+        )
+        return logits, loss
+

@@ -6,7 +6,9 @@ from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from eenet.callbacks.collect import CollectOutputs
 from eenet.callbacks.config import RunConfig
+from eenet.callbacks.report import CurveReport
 from eenet.callbacks.seed import SeedEpochs
 
 
@@ -27,7 +29,7 @@ class EENetCLI(LightningCLI):
             save_config_callback=RunConfig,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            trainer_defaults={"callbacks": [SeedEpochs()]},
+            trainer_defaults={"callbacks": [SeedEpochs(), CollectOutputs(), CurveReport()]},
             parser_kwargs={"description": "Adaptive inference with multi-exit networks."},
             args=args,
             run=run,

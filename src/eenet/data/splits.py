@@ -81,7 +81,9 @@ def split_indices(total: int, sizes: dict[str, int], seed: int) -> dict[str, Ten
         ValueError: If a size is negative or nothing is left for training.
     """
     if min(sizes.values()) < 0 or sum(sizes.values()) >= total:
-        raise ValueError(f"splits of sizes {sizes} leave nothing to train on out of {total} samples")
+        raise ValueError(
+            f"splits of sizes {sizes} leave nothing to train on out of {total} samples"
+        )
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
     parts, start = {}, 0
     for name, size in sizes.items():

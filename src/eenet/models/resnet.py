@@ -108,4 +108,5 @@ def _residual(
         project = nn.Sequential(
             nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out)
         )
-    return block(channels, width, stride, project)
+    residual: nn.Module = block(channels, width, stride, project)
+    return residual

@@ -1,6 +1,5 @@
 """Stage 1: training a multi-exit network."""
 
-from functools import partial
 from typing import Any
 
 import lightning as L
@@ -13,9 +12,6 @@ from eenet import losses
 from eenet.models import MultiExitNetwork
 from eenet.modules.optim import optimizers_for
 from eenet.modules.provenance import refuse_foreign_checkpoint
-
-
-SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4)
 
 
 class MultiExitModule(L.LightningModule):
@@ -40,7 +36,9 @@ class MultiExitModule(L.LightningModule):
     def __init__(
         self,
         net: MultiExitNetwork,
-        optimizer: OptimizerCallable = SGD,
+        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(
+            p, lr=0.1, momentum=0.9, weight_decay=5e-4
+        ),
         lr_scheduler: LRSchedulerCallable | None = None,
         exit_weights: losses.ExitWeighting = "linear",
         distill_weight: float = 0.01,
@@ -51,7 +49,9 @@ class MultiExitModule(L.LightningModule):
         self.net = net
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
-        self.register_buffer("weights", losses.exit_weights(exit_weights, net.num_exits), persistent=False)
+        self.register_buffer(
+            "weights", losses.exit_weights(exit_weights, net.num_exits), persistent=False
+        )
         self.distill_weight = distill_weight
         self.distill_temperature = distill_temperature
         self.distill_from = distill_from
@@ -114,4 +114,3 @@ class MultiExitModule(L.LightningModule):
             f"{split}/acc", accuracies[-1], on_epoch=True, on_step=False, prog_bar=split == "val"
         )
         return logits, loss
-

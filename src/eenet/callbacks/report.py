@@ -1,0 +1,87 @@
+"""What stage 2's `test` leaves: table, figure, and the same in W&B."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import WandbLogger
+from rich.console import Console
+
+from eenet.files import write_text
+from eenet.modules.scheduler import SchedulerModule
+from eenet.report.plot import plot_curves, save_figure
+from eenet.report.table import Row, curve_rows, rich_table, to_csv
+
+
+class CurveReport(Callback):
+    """Writes `curve.csv`, `curve.json` and `curve.png` into the run folder, prints and logs them.
+
+    Acts on `SchedulerModule` alone, after `test`.
+    """
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes, prints and logs the curves."""
+        if not isinstance(pl_module, SchedulerModule) or not trainer.is_global_zero:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        outputs = data.outputs("test")
+        full_cost = float(outputs.mean_costs[-1])
+        exit_costs = (outputs.mean_costs / full_cost).tolist()
+        exit_quality = outputs.answer_quality().double().mean(1).tolist()
+        budgets = pl_module.resolve_budgets(outputs)
+        rows = curve_rows(pl_module.results(), pl_module.rules, budgets, full_cost)
+
+        folder = Path(trainer.default_root_dir)
+        figure = plot_curves(rows, exit_costs, exit_quality)
+        summary = {
+            "samples": outputs.num_samples,
+            "cost_unit": outputs.metadata.get("cost_unit", "given"),
+            "exit_costs": outputs.mean_costs.tolist(),
+            "exit_quality": exit_quality,
+            "rows": rows,
+        }
+        write_text(folder / "curve.csv", to_csv(rows))
+        write_text(folder / "curve.json", json.dumps(summary, indent=1) + "\n")
+        save_figure(figure, folder / "curve.png")
+        Console().print(rich_table(rows, exit_quality[-1]))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                _log_to_wandb(logger, rows, folder)
+
+
+def _log_to_wandb(logger: WandbLogger, rows: list[Row], folder: Path) -> None:
+    """Logs the table, a line plot of all policies, exit shares, summary values and the files."""
+    import wandb
+
+    run: Any = logger.experiment  # a dummy on every rank but the first
+    table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    by_policy = [[row for row in rows if row["policy"] == policy] for policy in policies]
+    shares = [name for name in rows[0] if name.startswith("share_exit_")]
+    plots = {
+        "curve/accuracy_vs_budget": wandb.plot.line_series(
+            xs=[[row["cost"] for row in own] for own in by_policy],
+            ys=[[row["quality"] for row in own] for own in by_policy],
+            keys=policies,
+            title="Accuracy vs budget",
+            xname="cost used",
+        )
+    }
+    for policy, own in zip(policies, by_policy, strict=True):
+        plots[f"shares/{policy}"] = wandb.plot.line_series(
+            xs=[row["budget"] for row in own],
+            ys=[[row[name] for row in own] for name in shares],
+            keys=shares,
+            title=f"Exit shares of {policy}",
+            xname="budget",
+        )
+    run.log({"curve/table": table, "curve/figure": wandb.Image(str(folder / "curve.png")), **plots})
+    for row in rows:
+        run.summary[f"quality/{row['policy']}@{row['budget']:.3f}"] = row["quality"]
+        run.summary[f"cost/{row['policy']}@{row['budget']:.3f}"] = row["cost"]
+    artifact = wandb.Artifact(f"curve-{run.id}", type="curve")
+    for name in ("curve.csv", "curve.json", "curve.png"):
+        artifact.add_file(str(folder / name))
+    run.log_artifact(artifact)

@@ -1,0 +1,172 @@
+"""Exit outputs as data: the file form, and the data module of stage 2."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+
+from eenet.files import atomic
+from eenet.scheduling import Evidence, ExitOutputs
+from eenet.scheduling.outputs import FIELDS
+
+FORMAT = "eenet-exit-outputs/1"
+
+
+def save_outputs(outputs: ExitOutputs, path: str | Path) -> None:
+    """Writes exit outputs as safetensors, atomically; the metadata names the format."""
+    tensors = {name: getattr(outputs, name) for name in FIELDS}
+    tensors = {name: value.contiguous() for name, value in tensors.items() if value is not None}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, {**outputs.metadata, "format": FORMAT})
+
+
+def load_outputs(path: str | Path) -> ExitOutputs:
+    """Reads exit outputs, whoever wrote them.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no safetensors file, lacks a field, has an unknown one, or a field is
+            not as `ExitOutputs` describes it; the message names the file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"exit outputs: {path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"exit outputs: {path} is no complete safetensors file ({error})"
+        ) from error
+    unknown = sorted(set(tensors) - set(FIELDS))
+    if unknown or "costs" not in tensors:
+        raise ValueError(
+            f"exit outputs: {path} holds {sorted(tensors)}; it needs costs and logits, and may "
+            f"hold {sorted(set(FIELDS) - {'costs', 'logits'})}"
+        )
+    metadata.pop("format", None)
+    try:
+        return ExitOutputs(**tensors, metadata=metadata)
+    except ValueError as error:
+        raise ValueError(f"exit outputs: {path}: {error}") from error
+
+
+class OutputsBatch(NamedTuple):
+    """A batch of exit outputs as stage 2 takes it."""
+
+    evidence: Evidence
+    """Leading shape `[E, B]`."""
+    quality: Tensor
+    """`[E, B]`."""
+    costs: Tensor
+    """`[E]` or `[E, B]`."""
+
+
+class OutputsData(L.LightningDataModule):
+    """Exit outputs for stage 2: one file to fit on, one to report on.
+
+    Args:
+        fit: File of the validation split's exit outputs; never the training split's.
+        test: File of the test split's; None where nothing is to be tested.
+        holdout: Fraction of `fit` on which learned policies choose their best epoch.
+        batch_size: Samples per training batch.
+        eval_batch_size: Samples per batch elsewhere.
+        split_seed: Seed of the hold-out.
+    """
+
+    def __init__(
+        self,
+        fit: str,
+        test: str | None = None,
+        holdout: float = 0.2,
+        batch_size: int = 512,
+        eval_batch_size: int = 16384,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 < holdout < 1:
+            raise ValueError(f"holdout={holdout} must be a fraction between 0 and 1")
+        self.paths = {"fit": fit, "test": test}
+        self.holdout = holdout
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.split_seed = split_seed
+        self._loaded: dict[str, ExitOutputs] = {}
+
+    def outputs(self, name: str) -> ExitOutputs:
+        """The outputs "fit" or "test", read once.
+
+        Raises:
+            ValueError: If that file was not given.
+        """
+        if name not in self._loaded:
+            path = self.paths[name]
+            if path is None:
+                raise ValueError(f"data.{name}: no file of exit outputs was given")
+            self._loaded[name] = load_outputs(path)
+        return self._loaded[name]
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads what the stage needs, so that errors come first."""
+        for name in ("fit", "test") if stage in (None, "fit") else (_source(stage),):
+            if self.paths[name] is not None:
+                self.outputs(name)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches of the larger part of `fit`."""
+        return self._loader(self.outputs("fit").select(self._parts()[0]), self.batch_size, True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Batches of the part of `fit` held out."""
+        return self._loader(self.outputs("fit").select(self._parts()[1]), self.eval_batch_size)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Batches of `test`."""
+        return self._loader(self.outputs("test"), self.eval_batch_size)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Batches of `test`."""
+        return self.test_dataloader()
+
+    def _parts(self) -> tuple[Tensor, Tensor]:
+        samples = self.outputs("fit").num_samples
+        order = torch.randperm(samples, generator=torch.Generator().manual_seed(self.split_seed))
+        held = max(1, round(self.holdout * samples))
+        return order[held:], order[:held]
+
+    @staticmethod
+    def _loader(outputs: ExitOutputs, batch_size: int, training: bool = False) -> DataLoader[Any]:
+        data = _OutputsDataset(outputs)
+        sampler = RandomSampler(data) if training else SequentialSampler(data)
+        batches = BatchSampler(sampler, batch_size, drop_last=False)
+        # The sampler hands over whole batches of indices, so one indexing fetches a batch.
+        return DataLoader(data, sampler=batches, batch_size=None)
+
+
+class _OutputsDataset(Dataset[OutputsBatch]):
+    """Evidence and quality, computed once."""
+
+    def __init__(self, outputs: ExitOutputs) -> None:
+        self.outputs = outputs
+        self.evidence = outputs.evidence()
+        self.quality = outputs.answer_quality()
+
+    def __len__(self) -> int:
+        return self.outputs.num_samples
+
+    def __getitem__(self, index: Any) -> OutputsBatch:
+        costs = self.outputs.costs
+        return OutputsBatch(
+            Evidence(*(field[:, index] for field in self.evidence)),
+            self.quality[:, index],
+            costs if costs.dim() == 1 else costs[:, index],
+        )
+
+
+def _source(stage: str) -> str:
+    return "fit" if stage == "validate" else "test"

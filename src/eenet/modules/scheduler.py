@@ -1,0 +1,150 @@
+"""Stage 2: fitting exit policies on exit outputs, and evaluating them at budgets."""
+
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from eenet.data.outputs import OutputsBatch, OutputsData
+from eenet.metrics import BudgetCurve, Curve
+from eenet.modules.optim import optimizers_for
+from eenet.modules.provenance import refuse_foreign_checkpoint
+from eenet.scheduling import Policy, Rule
+from eenet.scheduling.learned import LearnedPolicy
+from eenet.scheduling.outputs import ExitOutputs
+from eenet.scheduling.thresholds import check_budget
+
+
+class SchedulerModule(L.LightningModule):
+    """Fits policies on the exit outputs of a frozen network and evaluates each at each budget.
+
+    Policies that hold the budget in their loss (`LearnedPolicy`) are optimised together; their
+    parameters are disjoint, so none influences another. The rest is fitted in closed form. All are
+    then calibrated on the whole file of validation outputs.
+
+    Args:
+        policies: The policies, each with a label of its own.
+        budgets: Average costs per sample to serve.
+        budget_unit: "fraction" of the last exit's cost, or "cost" for the unit of the outputs'
+            own costs (MACs, milliseconds, or whatever they are in).
+        optimizer: Makes the optimizer of the learned policies.
+        lr_scheduler: Makes its schedule.
+    """
+
+    def __init__(
+        self,
+        policies: list[Policy],
+        budgets: list[float],
+        budget_unit: Literal["fraction", "cost"] = "fraction",
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-2),
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        labels = [policy.label for policy in policies]
+        if not policies or len(set(labels)) < len(labels):
+            raise ValueError(
+                f"policies: the labels must differ and there must be one, got {labels}"
+            )
+        if not budgets or budgets != sorted(set(budgets)):
+            raise ValueError(f"budgets={budgets} must be one or more increasing numbers")
+        self.policies = nn.ModuleDict(dict(zip(labels, policies, strict=True)))
+        self.budgets = budgets
+        self.budget_unit = budget_unit
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.curves = nn.ModuleDict()
+        self.rules: dict[str, list[Rule]] = {}
+        self._prepared = False
+
+    def configure_model(self) -> None:
+        """Checks the budgets and sizes the learned policies by the outputs at hand."""
+        if self._prepared:
+            return
+        outputs = self._outputs()
+        budgets = self.resolve_budgets(outputs)
+        for policy in self.learned:
+            policy.prepare(outputs, budgets)
+        self._prepared = True
+
+    def resolve_budgets(self, outputs: ExitOutputs) -> list[float]:
+        """The budgets in the unit of the outputs' costs.
+
+        Raises:
+            ValueError: If one is out of range.
+        """
+        full = float(outputs.mean_costs[-1])
+        scale = full if self.budget_unit == "fraction" else 1.0
+        return [check_budget(budget * scale, outputs.mean_costs) for budget in self.budgets]
+
+    @property
+    def learned(self) -> list[LearnedPolicy]:
+        """The policies that gradient descent fits."""
+        return [p for p in self._policies().values() if isinstance(p, LearnedPolicy)]
+
+    def training_step(self, batch: OutputsBatch, batch_idx: int) -> Tensor | None:
+        """Sum of the learned policies' losses."""
+        if not self.learned:
+            return None
+        losses = [p.loss(batch.evidence, batch.quality, self.current_epoch) for p in self.learned]
+        loss = torch.stack(losses).sum()
+        self.log("train/loss", loss, prog_bar=True, batch_size=batch.quality.shape[1])
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over the learned policies; None if there is none."""
+        parameters = list(self.policies.parameters())
+        if not parameters:
+            return None
+        return optimizers_for(self, self.optimizer(parameters), self.lr_scheduler)
+
+    def on_train_end(self) -> None:
+        """Fits the rest and calibrates all on the whole of the validation outputs."""
+        outputs = self._outputs()
+        for policy in self._policies().values():
+            policy.cpu().fit(outputs)
+
+    def on_fit_end(self) -> None:
+        """Saves the fitted policies as the checkpoint `best.ckpt`."""
+        callback: Any = self.trainer.checkpoint_callback
+        if callback is not None:
+            self.trainer.save_checkpoint(Path(callback.dirpath) / "best.ckpt")
+
+    def on_test_start(self) -> None:
+        """Sets the thresholds of every policy for every budget."""
+        outputs = self._outputs("test")
+        budgets = self.resolve_budgets(outputs)
+        for label, policy in self._policies().items():
+            self.rules[label] = [policy.at(budget) for budget in budgets]
+            self.curves[label] = BudgetCurve(len(budgets), outputs.num_exits).to(self.device)
+
+    def test_step(self, batch: OutputsBatch, batch_idx: int) -> None:
+        """Sends a batch through every policy at every budget."""
+        for label, rules in self.rules.items():
+            exits = torch.stack([rule.decide(batch.evidence) for rule in rules])
+            metric: Any = self.curves[label]
+            metric.update(exits, batch.costs, batch.quality)
+
+    def results(self) -> dict[str, Curve]:
+        """The curve of each policy on the test outputs."""
+        return {label: metric.compute() for label, metric in self.curves.items()}  # type: ignore
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the mean quality over the budgets."""
+        for label, curve in self.results().items():
+            self.log(f"test/{label}/mean_quality", curve.quality.mean().float())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses the checkpoint of another class."""
+        refuse_foreign_checkpoint(self, checkpoint, "policies.")
+
+    def _policies(self) -> dict[str, Policy]:
+        return cast(dict[str, Policy], dict(self.policies.items()))
+
+    def _outputs(self, name: str = "fit") -> ExitOutputs:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, OutputsData):
+            raise TypeError("data: SchedulerModule takes its outputs from eenet.data.OutputsData")
+        return data.outputs(name)

@@ -1,0 +1,81 @@
+"""The accuracy-vs-budget table: rows for files, and one to look at in the terminal."""
+
+import csv
+import io
+from typing import Any
+
+from rich.table import Table
+
+from eenet.metrics import Curve
+from eenet.scheduling import Rule
+
+Row = dict[str, Any]
+
+
+def curve_rows(
+    curves: dict[str, Curve], rules: dict[str, list[Rule]], budgets: list[float], full_cost: float
+) -> list[Row]:
+    """One row for each policy and budget.
+
+    Args:
+        curves: Curve of each policy on the test outputs.
+        rules: Its rule at each budget.
+        budgets: The budgets, in the unit of the costs.
+        full_cost: Cost of the last exit in that unit.
+
+    Returns:
+        Rows with the budget, the cost expected on the calibration samples and the one used on
+        test, all as fractions of `full_cost`; `z`, by how many standard errors (from both
+        samples) the cost used exceeds the one expected; the quality with its standard error; and
+        each exit's share.
+    """
+    rows = []
+    for label, curve in curves.items():
+        for m, (budget, rule) in enumerate(zip(budgets, rules[label], strict=True)):
+            cost, cost_se = float(curve.cost[m]), float(curve.cost_se[m])
+            error = (cost_se**2 + rule.cost_se**2) ** 0.5
+            row: Row = {
+                "policy": label,
+                "budget": budget / full_cost,
+                "expected_cost": rule.cost / full_cost,
+                "cost": cost / full_cost,
+                "cost_se": error / full_cost,
+                "z": (cost - budget) / error if error > 0 else 0.0,
+                "quality": float(curve.quality[m]),
+                "quality_se": float(curve.quality_se[m]),
+            }
+            for k, share in enumerate(curve.shares[m].tolist()):
+                row[f"share_exit_{k + 1}"] = share
+            rows.append(row)
+    return rows
+
+
+def to_csv(rows: list[Row]) -> str:
+    """The rows as CSV text."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def rich_table(rows: list[Row], full_quality: float) -> Table:
+    """Budgets down, policies across: quality in per cent, and the cost used in brackets."""
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    table = Table(
+        title="Test accuracy in % (cost used), by budget",
+        caption=f"Costs are fractions of the full network, whose accuracy is {full_quality:.2%}.",
+    )
+    table.add_column("budget", justify="right")
+    for policy in policies:
+        table.add_column(policy, justify="right")
+    for budget in dict.fromkeys(row["budget"] for row in rows):
+        here = {row["policy"]: row for row in rows if row["budget"] == budget}
+        best = max(row["quality"] for row in here.values())
+        cells = []
+        for policy in policies:
+            row = here[policy]
+            text = f"{100 * row['quality']:.2f} ({row['cost']:.3f})"
+            cells.append(f"[bold]{text}[/bold]" if row["quality"] == best else text)
+        table.add_row(f"{budget:.3f}", *cells)
+    return table

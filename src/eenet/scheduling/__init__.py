@@ -1,0 +1,19 @@
+"""Exit policies: evidence, scores, thresholds and budgets as plain tensor maths."""
+
+from eenet.scheduling.eenet import EENet
+from eenet.scheduling.evidence import Evidence
+from eenet.scheduling.heuristics import Entropy, Margin, MaxProbability
+from eenet.scheduling.outputs import ExitOutputs
+from eenet.scheduling.policy import Policy, Rule, Scorer
+
+__all__ = [
+    "EENet",
+    "Entropy",
+    "Evidence",
+    "ExitOutputs",
+    "Margin",
+    "MaxProbability",
+    "Policy",
+    "Rule",
+    "Scorer",
+]

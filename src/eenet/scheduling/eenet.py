@@ -1,0 +1,171 @@
+"""The EENet scheduler (Ilhan et al. 2024, section 3.2 and 3.3), one fit per budget in one bank."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eenet.scheduling.evidence import Evidence, count_votes
+from eenet.scheduling.learned import BankLinear, LearnedPolicy
+from eenet.scheduling.outputs import ExitOutputs
+from eenet.scheduling.policy import Rule, rule_for, score_exits
+
+_EPS = 1e-6
+
+
+class EENet(LearnedPolicy):
+    """Learned exit scores and a learned exit distribution, fitted for each budget asked for.
+
+    At exit k the score is a linear function, and the exit assignment a two-layer perceptron, of
+    the class probabilities, the confidences `[a_max, a_ent, a_vote]` and the scores of the exits
+    before. The budget is part of the loss, so the policy is a bank of M independent fits that
+    share their batches; other budgets are refused.
+
+    Departures from the authors' code, each for a reason: scores are trained as logits (their
+    targets use the sigmoid); no sigmoid stands before the softmax of the assignment, since it
+    confines every share (three exits: to [0.155, 0.576]) and puts tight budgets out of reach; and
+    the learned exit distribution, which meets the budget only as well as its penalty asks, is
+    tilted by a power of one number until it meets it on the calibration samples.
+
+    Args:
+        hidden: Hidden width of the assignment over its input width (the paper: 0.5 for images,
+            2 for text).
+        alpha_ce: Weight of the assignment's divergence from its targets.
+        alpha_cost: Weight of the distance to the budget.
+        beta: Exponent of the scores in the assignment's targets.
+        alternate: Epochs after which score and assignment take turns.
+    """
+
+    label = "eenet"
+    sized_by_data = (*LearnedPolicy.sized_by_data, "shares")
+    shares: Tensor
+
+    def __init__(
+        self,
+        hidden: float = 0.5,
+        alpha_ce: float = 1e-3,
+        alpha_cost: float = 1e-2,
+        beta: float = 1.0,
+        alternate: int = 10,
+    ) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.alpha_ce = alpha_ce
+        self.alpha_cost = alpha_cost
+        self.beta = beta
+        self.alternate = alternate
+        self.score = nn.ModuleList()
+        self.assign = nn.ModuleList()
+        self.register_buffer("shares", torch.empty(0, 0))
+
+    def build(self, members: int, exits: int, classes: int) -> None:
+        """Makes the parameters of M fits for E exits and C classes."""
+        self.score, self.assign = nn.ModuleList(), nn.ModuleList()
+        for k in range(exits):
+            width = classes + 3 + k
+            hidden = max(1, math.ceil(self.hidden * width))
+            self.score.append(BankLinear(members, width, 1))
+            self.assign.append(
+                nn.Sequential(
+                    BankLinear(members, width, hidden), nn.ReLU(), BankLinear(members, hidden, 1)
+                )
+            )
+        self.shares = torch.zeros(members, exits)
+
+    def loss(self, evidence: Evidence, quality: Tensor, epoch: int) -> Tensor:
+        """Loss of the part whose turn it is: scores first, then the assignment.
+
+        Args:
+            evidence: Evidence of all exits, `[E, B]`.
+            quality: `[E, B]` in [0, 1], the scores' targets (1 where the answer is right).
+            epoch: Epoch, from 0.
+
+        Returns:
+            Scalar, summed over the fits, whose parameters are disjoint.
+        """
+        score_turn = (epoch // self.alternate) % 2 == 0
+        scores, assignment = self._forward(evidence)
+        if score_turn:
+            weights = assignment.detach()
+            weights = weights / weights.sum(-1, keepdim=True).clamp_min(_EPS)
+            errors = F.binary_cross_entropy_with_logits(
+                scores, quality.expand_as(scores), reduction="none"
+            )
+            return (weights * errors).sum(-1).mean(-1).sum()
+        targets = (scores.detach().sigmoid() + _EPS) ** self.beta
+        targets = targets / targets.sum(1, keepdim=True)
+        divergence = (targets * (targets.log() - (assignment + _EPS).log())).sum(1).mean(-1)
+        spent = (assignment.mean(-1) * self.costs.to(assignment)).sum(1)
+        miss = (spent - self.budgets).abs() / self.budgets
+        return (self.alpha_ce * divergence + self.alpha_cost * miss).sum()
+
+    @torch.no_grad()
+    def calibrate(self, outputs: ExitOutputs) -> "EENet":
+        """Takes scores `[M, E, N]` and the exit distributions `[M, E]` of these samples."""
+        evidence = outputs.evidence()
+        members = [score_exits(self.member(m), evidence) for m in range(len(self.budgets))]
+        self.calibration_scores = torch.stack(members)
+        self.calibration_costs = outputs.costs
+        self.shares = self._forward(evidence)[1].mean(-1)
+        return self
+
+    def at(self, budget: float) -> Rule:
+        """The rule of the fit for `budget`; a budget without a fit is refused."""
+        m = self.member_of(budget)
+        scores = self.calibration_scores[m]
+        return rule_for(self.member(m), scores, self.calibration_costs, self.shares[m], budget)
+
+    def member(self, m: int) -> "_Member":
+        """The scorer of fit `m`."""
+        return _Member(self, m)
+
+    def _forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
+        """Score logits and assignments, both `[M, E, N]`."""
+        votes, past = None, None
+        scores, heights = [], []
+        for k in range(len(self.score)):
+            score, past, votes, x = self._exit(k, evidence.at(k), votes, past, slice(None))
+            scores.append(score)
+            heights.append(_run(self.assign[k], x))
+        return torch.stack(scores, 1), torch.stack(heights, 1).softmax(1)
+
+    def _exit(
+        self, k: int, evidence: Evidence, votes: Tensor | None, past: Tensor | None, members: slice
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Score logits `[m, N]` at exit k, past scores `[m, N, k + 1]`, votes, and the input."""
+        votes = count_votes(votes, evidence)
+        vote = votes.amax(-1) / (k + 1)
+        confidences = [1 - evidence.one_minus_max, 1 - evidence.entropy, vote]
+        shown = torch.cat([evidence.log_probs.exp(), torch.stack(confidences, -1)], -1)
+        unit: Any = self.score[k]
+        count = len(unit.weight[members])
+        x = shown.expand(count, -1, -1)
+        if past is not None:
+            x = torch.cat([x, past], -1)
+        score = unit(x, members).squeeze(-1)
+        new = score.detach().sigmoid().unsqueeze(-1)
+        return score, new if past is None else torch.cat([past, new], -1), votes, x
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One fit of the bank as a scorer."""
+
+    policy: EENet
+    index: int
+
+    @torch.no_grad()
+    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
+        """See `Scorer.step`."""
+        votes, past = (None, None) if state is None else (state[0], state[1].unsqueeze(0))
+        members = slice(self.index, self.index + 1)
+        score, past, votes, _ = self.policy._exit(k, evidence, votes, past, members)
+        return score[0], (votes, past[0])
+
+
+def _run(assign: nn.Module, x: Tensor) -> Tensor:
+    height: Tensor = assign(x)
+    return height.squeeze(-1)

@@ -1,0 +1,88 @@
+"""What policies optimised by gradient descent share: a bank of independent fits, one per budget."""
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from eenet.scheduling.evidence import Evidence
+from eenet.scheduling.outputs import ExitOutputs
+from eenet.scheduling.policy import Policy
+from eenet.scheduling.thresholds import check_budget
+
+
+class LearnedPolicy(Policy):
+    """A policy with one fit per budget, trained by `eenet.modules.SchedulerModule`.
+
+    The order is `prepare`, then gradient steps on `loss`, then `calibrate`. Every parameter has
+    the fits as its first dimension, and no fit may depend on another.
+    """
+
+    sized_by_data = (*Policy.sized_by_data, "budgets", "costs")
+    budgets: Tensor
+    costs: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("budgets", torch.empty(0))
+        self.register_buffer("costs", torch.empty(0))
+
+    def prepare(self, outputs: ExitOutputs, budgets: list[float]) -> None:
+        """Makes fresh parameters for outputs of this form and one fit per budget.
+
+        Args:
+            outputs: Only their shape and costs are used.
+            budgets: Average costs per sample, in the unit of the costs.
+
+        Raises:
+            ValueError: If a budget is out of range.
+        """
+        self.costs = outputs.mean_costs.float()
+        self.budgets = torch.tensor([check_budget(b, outputs.mean_costs) for b in budgets])
+        self.build(len(budgets), outputs.num_exits, outputs.num_classes)
+
+    @abstractmethod
+    def build(self, members: int, exits: int, classes: int) -> None:
+        """Makes the parameters of M fits for E exits and C classes."""
+
+    @abstractmethod
+    def loss(self, evidence: Evidence, quality: Tensor, epoch: int) -> Tensor:
+        """Scalar loss of a batch, summed over the fits."""
+
+    def member_of(self, budget: float) -> int:
+        """Index of the fit for `budget`.
+
+        Raises:
+            ValueError: If there is none; it lists those there are.
+        """
+        distance = (self.budgets - budget).abs()
+        if not len(distance) or float(distance.min()) > 1e-4 * budget:
+            fitted = ", ".join(f"{float(b):g}" for b in self.budgets)
+            raise ValueError(
+                f"budget={budget:g}: {self.label} holds the budget in its loss and was fitted for "
+                f"{fitted or 'none'}; fit it for this one too"
+            )
+        return int(distance.argmin())
+
+
+class BankLinear(nn.Module):
+    """M linear layers side by side, all starting from the same random numbers.
+
+    Args:
+        members: Number of layers M.
+        inputs: Input width.
+        outputs: Output width.
+    """
+
+    def __init__(self, members: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(inputs)
+        weight = torch.empty(inputs, outputs).uniform_(-bound, bound)
+        bias = torch.empty(1, outputs).uniform_(-bound, bound)
+        self.weight = nn.Parameter(weight.repeat(members, 1, 1))
+        self.bias = nn.Parameter(bias.repeat(members, 1, 1))
+
+    def forward(self, x: Tensor, members: slice = slice(None)) -> Tensor:
+        """Applies the chosen layers: `[m, N, inputs]` to `[m, N, outputs]`."""
+        return torch.baddbmm(self.bias[members], x, self.weight[members])

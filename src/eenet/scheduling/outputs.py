@@ -1,0 +1,177 @@
+"""Exit outputs: all that a scheduler ever sees of a network."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eenet.scheduling.evidence import Evidence
+
+FIELDS = ("costs", "logits", "pooled", "labels", "quality", "ids", "features", "confusion")
+"""Names of the tensors, in files too."""
+
+
+@dataclass(frozen=True)
+class ExitOutputs:
+    """Outputs of E exits on N samples.
+
+    Args:
+        costs: Cumulative cost of answering at each exit, `[E]`, or `[E, N]` where it depends on
+            the sample. Positive, non-decreasing over the exits, in any one unit.
+        logits: `[E, N, C]`, for classification.
+        pooled: `[E, N, C + 3]`, in place of logits where there is one for every pixel (see
+            `Evidence.from_pooled`).
+        labels: True classes `[N]`, int64; None for unlabelled traffic.
+        quality: `[E, N]`, how good each exit's answer is, any bounded number; by default 1 where
+            the prediction equals the label and 0 elsewhere.
+        ids: `[N]` int64, names of the samples; by default their positions.
+        features: `[E, N, D]`, optional inputs of a policy beyond the logits.
+        confusion: `[E, N, C, C]` counts per image, for segmentation.
+        metadata: Provenance, strings to strings. "cost_unit" names the unit of the costs.
+
+    Raises:
+        ValueError: If a shape, a dtype or a value is not as described; it names the field.
+    """
+
+    costs: Tensor
+    logits: Tensor | None = None
+    pooled: Tensor | None = None
+    labels: Tensor | None = None
+    quality: Tensor | None = None
+    ids: Tensor | None = None
+    features: Tensor | None = None
+    confusion: Tensor | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Checks every field against the others."""
+        answers = self._answers
+        _require(
+            answers.dim() == 3, f"logits must be [exits, samples, classes], got {_shape(answers)}"
+        )
+        exits, samples, _ = answers.shape
+        _require(samples > 0, "logits hold no sample")
+        _require(self.num_classes >= 2, "logits need at least 2 classes")
+        _require(bool(torch.isfinite(answers).all()), "logits hold NaN or infinity")
+        check_costs(self.costs, exits, samples)
+        if self.labels is not None:
+            labels = self.labels
+            _require(
+                labels.shape == (samples,), f"labels must be [{samples}], got {_shape(labels)}"
+            )
+            _require(labels.dtype == torch.int64, f"labels must be int64, got {labels.dtype}")
+            inside = bool((labels >= 0).all() and (labels < self.num_classes).all())
+            _require(
+                inside,
+                f"labels must lie in [0, {self.num_classes - 1}], got values from "
+                f"{int(labels.min())} to {int(labels.max())}",
+            )
+        if self.quality is not None:
+            shape = _shape(self.quality)
+            _require(
+                shape == (exits, samples), f"quality must be [{exits}, {samples}], got {shape}"
+            )
+            _require(bool(torch.isfinite(self.quality).all()), "quality holds NaN or infinity")
+        leading_shapes = {
+            "ids": (samples,),
+            "features": (exits, samples),
+            "confusion": (exits, samples),
+        }
+        for name, leading in leading_shapes.items():
+            value = getattr(self, name)
+            if value is not None:
+                _require(
+                    value.shape[: len(leading)] == leading,
+                    f"{name} must begin with the shape {list(leading)}, got {_shape(value)}",
+                )
+
+    @property
+    def num_exits(self) -> int:
+        """Number of exits E."""
+        return self._answers.shape[0]
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples N."""
+        return self._answers.shape[1]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C."""
+        return self._answers.shape[2] - (3 if self.logits is None else 0)
+
+    @property
+    def mean_costs(self) -> Tensor:
+        """Cost of each exit, averaged over the samples, `[E]`."""
+        return self.costs if self.costs.dim() == 1 else self.costs.mean(1)
+
+    def evidence(self) -> Evidence:
+        """What the exits show, leading shape `[E, N]`."""
+        if self.logits is not None:
+            return Evidence.from_logits(self.logits)
+        return Evidence.from_pooled(self._answers)
+
+    def answer_quality(self) -> Tensor:
+        """Quality of each exit's answer, `[E, N]` float32.
+
+        Raises:
+            ValueError: If there are neither labels nor qualities.
+        """
+        if self.quality is not None:
+            return self.quality.float()
+        if self.labels is None or self.logits is None:
+            raise ValueError("labels: this needs labelled outputs, or their `quality`")
+        return (self.logits.argmax(-1) == self.labels).float()
+
+    def select(self, index: Tensor) -> "ExitOutputs":
+        """The outputs of some samples.
+
+        Args:
+            index: Positions `[n]` (int64) or a mask `[N]`.
+        """
+        changed: dict[str, Any] = {}
+        for name in ("logits", "pooled", "quality", "features", "confusion"):
+            value = getattr(self, name)
+            changed[name] = None if value is None else value[:, index]
+        for name in ("labels", "ids"):
+            value = getattr(self, name)
+            changed[name] = None if value is None else value[index]
+        if self.costs.dim() == 2:
+            changed["costs"] = self.costs[:, index]
+        return replace(self, **changed)
+
+    @property
+    def _answers(self) -> Tensor:
+        if (self.logits is None) == (self.pooled is None):
+            raise ValueError("logits: give exactly one of logits and pooled")
+        return self.logits if self.logits is not None else self.pooled  # type: ignore[return-value]
+
+
+def check_costs(costs: Tensor, exits: int, samples: int | None = None) -> None:
+    """Checks cumulative costs `[E]` or `[E, N]`.
+
+    Raises:
+        ValueError: If they have another shape, are not positive and finite, or fall from one exit
+            to the next.
+    """
+    shapes = [(exits,)] if samples is None else [(exits,), (exits, samples)]
+    _require(_shape(costs) in shapes, f"costs must be one per exit, {shapes}, got {_shape(costs)}")
+    _require(costs.is_floating_point(), f"costs must be floating point, got {costs.dtype}")
+    _require(
+        bool(torch.isfinite(costs).all() and (costs > 0).all()), "costs must be positive and finite"
+    )
+    _require(
+        bool((costs.diff(dim=0) >= 0).all()),
+        "costs must be cumulative: they may not fall from one exit to the next"
+        + (f", got {costs.tolist()}" if costs.dim() == 1 else ""),
+    )
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)

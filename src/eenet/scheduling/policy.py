@@ -1,0 +1,173 @@
+"""The one contract of exit policies: scores from what was seen so far, thresholds by budget."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from eenet.scheduling.evidence import Evidence
+from eenet.scheduling.outputs import ExitOutputs
+from eenet.scheduling.thresholds import (
+    at_exits,
+    check_budget,
+    first_exit,
+    quota_thresholds,
+    solve_budget,
+    tilt,
+)
+
+
+class Scorer(Protocol):
+    """Scores samples exit by exit; it cannot look ahead, since later exits are never shown."""
+
+    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
+        """Scores the samples that reached exit `k`.
+
+        Args:
+            k: Exit, from 0.
+            evidence: What exit k shows about B samples.
+            state: What the step of exit k-1 returned, narrowed to these samples; None at k = 0.
+
+        Returns:
+            Scores `[B]`, higher meaning readier to leave, and a state: any nesting of tensors
+            whose first dimension is the sample.
+        """
+
+
+def score_exits(scorer: Scorer, evidence: Evidence) -> Tensor:
+    """Scores `[E, N]` of all samples at all exits, given the evidence of all exits."""
+    state, scores = None, []
+    for k in range(len(evidence.log_probs)):
+        score, state = scorer.step(k, evidence.at(k), state)
+        scores.append(score)
+    return torch.stack(scores)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A policy at one budget: leave at the first exit where the score reaches the threshold.
+
+    Args:
+        scorer: Gives the scores.
+        thresholds: `[E]`.
+        cost: Average cost on the samples that the thresholds were set on.
+        cost_se: Standard error of that average.
+    """
+
+    scorer: Scorer
+    thresholds: Tensor
+    cost: float
+    cost_se: float
+
+    def decide(self, evidence: Evidence) -> Tensor:
+        """Exits `[N]` (int64, from 0) for the evidence of all exits."""
+        return first_exit(score_exits(self.scorer, evidence), self.thresholds)
+
+
+class Policy(nn.Module, ABC):
+    """Decides where samples leave, at any budget.
+
+    `fit` learns and calibrates; `at(budget)` then gives the `Rule` of a budget. The budget is an
+    argument of evaluation, not part of what was learned, unless a policy's own loss holds it.
+    Scores of the calibration samples are kept as buffers, so that a saved policy can serve new
+    budgets, and `calibrate` needs no labels.
+    """
+
+    label: str
+    """Short name in tables and plots."""
+    sized_by_data: tuple[str, ...] = ("calibration_scores", "calibration_costs")
+    """Buffers whose shape is known only when they are loaded."""
+    calibration_scores: Tensor
+    calibration_costs: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calibration_scores", torch.empty(0, 0))
+        self.register_buffer("calibration_costs", torch.empty(0))
+
+    def fit(self, outputs: ExitOutputs) -> Self:
+        """Learns from labelled outputs, if there is something to learn, and calibrates."""
+        return self.calibrate(outputs)
+
+    def calibrate(self, outputs: ExitOutputs) -> Self:
+        """Takes scores and costs of these samples, labelled or not, to set thresholds by."""
+        self.calibration_scores = _finite(self, score_exits(self.scorer(), outputs.evidence()))
+        self.calibration_costs = outputs.costs
+        return self
+
+    def scorer(self) -> Scorer:
+        """The scorer whose scores are calibrated; the policy itself by default."""
+        return self  # type: ignore[return-value]
+
+    @abstractmethod
+    def at(self, budget: float) -> Rule:
+        """The rule that meets an average cost of `budget`, in the unit of the costs.
+
+        Raises:
+            ValueError: If no exit distribution costs that.
+        """
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        for name in self.sized_by_data:
+            if prefix + name in state_dict:
+                setattr(self, name, state_dict[prefix + name].to(getattr(self, name).device))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class HeuristicPolicy(Policy):
+    """A fixed score with the geometric exit distribution of BranchyNet and MSDNet."""
+
+    def at(self, budget: float) -> Rule:
+        """The rule that meets `budget`."""
+        shares = torch.ones(len(self.calibration_scores))
+        return rule_for(self, self.calibration_scores, self.calibration_costs, shares, budget)
+
+    @abstractmethod
+    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
+        """See `Scorer.step`."""
+
+
+def rule_for(scorer: Scorer, scores: Tensor, costs: Tensor, shares: Tensor, budget: float) -> Rule:
+    """The rule whose exit distribution is `shares`, tilted until it meets the budget.
+
+    Args:
+        scorer: Gave the scores.
+        scores: `[E, N]` of the calibration samples.
+        costs: `[E]` or `[E, N]`.
+        shares: `[E]`, the exit distribution to start from.
+        budget: Average cost to meet, in the unit of `costs`.
+
+    Raises:
+        ValueError: If the policy was not calibrated, or the budget is out of range.
+    """
+    if not scores.numel():
+        raise ValueError("this policy was not fitted yet: call fit or calibrate first")
+    per_sample = costs.dim() == 2
+    mean_costs = costs.mean(1) if per_sample else costs
+    budget = check_budget(budget, mean_costs)
+
+    def thresholds(strength: float) -> Tensor:
+        return quota_thresholds(scores, tilt(shares, strength))
+
+    def cost(strength: float) -> float:
+        if per_sample:
+            return float(at_exits(costs, first_exit(scores, thresholds(strength))).mean())
+        return float((tilt(shares, strength) * mean_costs.cpu()).sum())
+
+    solution = thresholds(solve_budget(cost, budget))
+    spent = at_exits(costs, first_exit(scores, solution)).double()
+    return Rule(scorer, solution, float(spent.mean()), _standard_error(spent))
+
+
+def _standard_error(values: Tensor) -> float:
+    return float(values.std(correction=0) / len(values) ** 0.5)
+
+
+def _finite(policy: Policy, scores: Tensor) -> Tensor:
+    if not torch.isfinite(scores).all():
+        raise ValueError(f"{policy.label}: the scores hold NaN or infinity")
+    return scores

@@ -1,0 +1,140 @@
+"""From scores and a budget to exit thresholds, and from thresholds to exits."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def first_exit(scores: Tensor, thresholds: Tensor) -> Tensor:
+    """Where each sample leaves: the first exit whose threshold its score reaches.
+
+    Args:
+        scores: `[E, N]`.
+        thresholds: `[E]`; the last one does not count, whoever gets there leaves.
+
+    Returns:
+        Exits `[N]`, int64, from 0.
+    """
+    leaves = scores >= thresholds[:, None]
+    leaves[-1] = True
+    return leaves.int().argmax(0)
+
+
+def at_exits(values: Tensor, exits: Tensor) -> Tensor:
+    """Picks each sample's value (cost, quality) at the exit where it leaves.
+
+    Args:
+        values: `[E]`, or `[E, N]` where they depend on the sample.
+        exits: `[N]` or `[M, N]`, int64.
+
+    Returns:
+        Values of the shape of `exits`.
+    """
+    if values.dim() == 1:
+        return values[exits]
+    return values.gather(0, exits.reshape(-1, exits.shape[-1])).reshape(exits.shape)
+
+
+def tilt(shares: Tensor, strength: float) -> Tensor:
+    """Moves an exit distribution towards early or late exits: `P_k rho^k`, normalised.
+
+    From uniform shares this is the geometric distribution of BranchyNet's and MSDNet's budgeted
+    evaluation (Huang et al. 2018, section 4.2).
+
+    Args:
+        shares: `[E]`, non-negative, not all zero.
+        strength: `log rho`; negative moves towards early exits.
+
+    Returns:
+        `[E]`, summing to 1.
+    """
+    steps = torch.arange(len(shares), dtype=torch.float64)
+    return torch.softmax(shares.double().log() + strength * steps, dim=0)
+
+
+def quota_thresholds(scores: Tensor, shares: Tensor) -> Tensor:
+    """Thresholds that let the wanted share of samples leave at each exit.
+
+    At each exit in turn the highest scores of those still there leave (Ilhan et al. 2024,
+    section 3.3). Thresholds lie midway between neighbouring scores, so that the last bits of a
+    score do not decide. Where many scores tie, the nearest possible number leaves, and the later
+    exits make up for it.
+
+    Args:
+        scores: `[E, N]` of the samples to calibrate on.
+        shares: `[E]`, the wanted exit distribution.
+
+    Returns:
+        `[E]` float32; `inf` where nobody leaves, the last one `-inf`.
+    """
+    exits, samples = scores.shape
+    wanted = (shares.double().cumsum(0) * samples).round().long()
+    thresholds = torch.full((exits,), -math.inf, device=scores.device)
+    staying = torch.ones(samples, dtype=torch.bool, device=scores.device)
+    for k in range(exits - 1):
+        left = samples - int(staying.sum())
+        thresholds[k] = _cut(scores[k][staying], max(int(wanted[k]) - left, 0))
+        staying &= scores[k] < thresholds[k]
+    return thresholds
+
+
+def _cut(scores: Tensor, count: int) -> float:
+    """The threshold that the `count` highest of `scores` reach, or the nearest possible number."""
+    if count <= 0:
+        return math.inf
+    if count >= len(scores):
+        return -math.inf
+    ordered = scores.sort(descending=True).values
+    lowest, below = float(ordered[count - 1]), float(ordered[count])
+    if lowest == below:  # a tie across the cut: all of it leaves, or none
+        above = int((ordered > lowest).sum())
+        with_tie = int((ordered >= lowest).sum())
+        count = above if count - above < with_tie - count else with_tie
+        return _cut(scores, count)
+    middle = torch.tensor(0.5 * lowest + 0.5 * below, dtype=scores.dtype).item()
+    return middle if below < middle else lowest
+
+
+def solve_budget(cost: Callable[[float], float], budget: float) -> float:
+    """The strength at which a cost that rises with it meets the budget, by bisection.
+
+    Args:
+        cost: Maps a strength to the average cost, non-decreasing.
+        budget: Wanted cost.
+
+    Returns:
+        The largest strength found with `cost(strength) <= budget`.
+    """
+    low, high = -60.0, 60.0
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        if cost(middle) <= budget:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def check_budget(budget: float, costs: Tensor) -> float:
+    """Checks that a budget can be met and spent.
+
+    Args:
+        budget: Average cost per sample, in the unit of `costs`.
+        costs: Average cost of each exit `[E]`.
+
+    Returns:
+        The budget, moved into the range where it lies outside by no more than rounding.
+
+    Raises:
+        ValueError: If it lies below the first exit's cost or above the last one's.
+    """
+    low, high = float(costs[0]), float(costs[-1])
+    if not low * (1 - 1e-6) <= budget <= high * (1 + 1e-6):
+        raise ValueError(
+            f"budget={budget:g} cannot be met: it must lie between {low:g}, the cost of the first "
+            f"exit, and {high:g}, that of the full network "
+            f"(as fractions: {low / high:.3f} to 1)"
+        )
+    return min(max(budget, low), high)

@@ -71,8 +71,9 @@ class OutputsData(L.LightningDataModule):
     """Exit outputs for stage 2: one file to fit on, one to report on.
 
     Args:
-        fit: File of the validation split's exit outputs; never the training split's.
-        test: File of the test split's; None where nothing is to be tested.
+        fit: File of the validation split's exit outputs; never the training split's. Not
+            needed to test policies that a checkpoint holds.
+        test: File of the test split's; not needed to fit.
         holdout: Fraction of `fit` on which learned policies choose their best epoch.
         batch_size: Samples per training batch.
         eval_batch_size: Samples per batch elsewhere.
@@ -81,7 +82,7 @@ class OutputsData(L.LightningDataModule):
 
     def __init__(
         self,
-        fit: str,
+        fit: str | None = None,
         test: str | None = None,
         holdout: float = 0.2,
         batch_size: int = 512,

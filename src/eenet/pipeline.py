@@ -1,0 +1,199 @@
+"""`eenet pipeline`: both stages in one run folder, each in a process of its own.
+
+A stage that is complete and unchanged is skipped, one that was cut off goes on. A process each
+keeps W&B's runs apart and lets Lightning launch its own ranks.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ActionConfigFile, ActionParser, ArgumentParser, Namespace
+
+from eenet.cli import stage_parser
+from eenet.files import sha256, write_text
+
+# What may change without making a finished stage stale.
+_INCIDENTAL = {
+    "trainer": {
+        "default_root_dir",
+        "enable_model_summary",
+        "enable_progress_bar",
+        "log_every_n_steps",
+        "logger",
+    },
+    "checkpoint": {"dirpath"},
+}
+_TITLES = {
+    "stage1": "Stage 1: training the network and collecting its exit outputs",
+    "stage2": "Stage 2: fitting the exit policies and evaluating them on test",
+}
+
+
+def pipeline_parser() -> ArgumentParser:
+    """The parser of `eenet pipeline`."""
+    parser = ArgumentParser(
+        prog="eenet pipeline",
+        description="Train a multi-exit network, collect its exit outputs, fit the policies on "
+        "them and draw the accuracy-vs-budget curve, all in one run folder.",
+    )
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file")
+    parser.add_argument("--run_dir", type=str, default="runs/pipeline", help="Run folder.")
+    parser.add_argument(
+        "--overwrite",
+        type=bool,
+        default=False,
+        help="Train anew where the run folder holds a network of another config; the old stage "
+        "is kept under another name.",
+    )
+    for stage in ("stage1", "stage2"):
+        parser.add_argument(f"--{stage}", action=ActionParser(parser=stage_parser()))
+    return parser
+
+
+def run_pipeline(args: list[str]) -> Path:
+    """Runs both stages.
+
+    Args:
+        args: Command-line arguments after `pipeline`.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ValueError: If the run folder holds a network of another config, without `--overwrite`.
+        subprocess.CalledProcessError: If a stage fails; what it had finished is kept.
+    """
+    parser = pipeline_parser()
+    config = parser.parse_args(args)
+    run = Path(config.run_dir)
+    stage1, stage2 = _Stage(run, "stage1", config.stage1), _Stage(run, "stage2", config.stage2)
+    outputs = stage1.folder / "outputs"
+    data = config.stage2.data.init_args
+    data.fit, data.test = str(outputs / "val.safetensors"), str(outputs / "test.safetensors")
+
+    trained = ["checkpoints/best.ckpt", "outputs/val.safetensors", "outputs/test.safetensors"]
+    write_text(run / "pipeline.yaml", parser.dump(config, skip_none=False))
+    if not stage1.is_complete({}):
+        stage1.make_room(keep_if_same=True, overwrite=config.overwrite)
+        stage1.execute({}, trained)
+    sources = {"outputs": [sha256(data.fit), sha256(data.test)]}
+    if not stage2.is_complete(sources):
+        stage2.make_room(keep_if_same=False, overwrite=True)
+        stage2.execute(sources, ["checkpoints/best.ckpt", "curve.csv", "curve.json", "curve.png"])
+    _say_what_is_there(run, stage1.folder, stage2.folder)
+    return run
+
+
+class _Stage:
+    """A stage's folder, its config, and the record of what it finished."""
+
+    def __init__(self, run: Path, name: str, config: Namespace) -> None:
+        self.name = name
+        self.folder = run / name
+        self.record = self.folder / "done.json"
+        config.trainer.default_root_dir = str(self.folder)
+        _fill_loggers(config, run, name)
+        self.config = config
+
+    def text(self) -> str:
+        """The resolved config, valid as `--config` of every command."""
+        dump: str = stage_parser().dump(self.config, skip_none=False)
+        return dump
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the stage's results."""
+        config = yaml.safe_load(self.text())
+        for key, incidental in _INCIDENTAL.items():
+            config[key] = {k: v for k, v in config[key].items() if k not in incidental}
+        if self.name == "stage2":  # its inputs are compared by content
+            config["data"]["init_args"] |= {"fit": None, "test": None}
+        result: dict[str, Any] = config
+        return result
+
+    def is_complete(self, sources: dict[str, Any]) -> bool:
+        """Whether the stage finished with this config and these inputs, its files untouched."""
+        if not self.record.is_file():
+            return False
+        record = json.loads(self.record.read_text())
+        files = record["files"].items()
+        return (
+            record["identity"] == self.identity()
+            and record["sources"] == sources
+            and all((self.folder / name).is_file() for name, _ in files)
+            and all(sha256(self.folder / name) == digest for name, digest in files)
+        )
+
+    def make_room(self, keep_if_same: bool, overwrite: bool) -> None:
+        """Moves results of another config out of the way; asks first where that loses training."""
+        begun = self.folder / "identity.json"
+        if not begun.is_file():
+            return
+        old = json.loads(begun.read_text())
+        if keep_if_same and old == self.identity():
+            return
+        if not overwrite:
+            raise ValueError(
+                f"run_dir={self.folder.parent} holds a network trained with another config "
+                f"({_difference(old, self.identity())}). Choose another --run_dir, or give "
+                "--overwrite true to train anew."
+            )
+        number = 1
+        while (aside := self.folder.with_name(f"{self.name}.{number}")).exists():
+            number += 1
+        self.folder.rename(aside)
+        print(f"{self.name}: the config changed; earlier results are kept in {aside}")
+
+    def execute(self, sources: dict[str, Any], produced: list[str]) -> None:
+        """Runs the stage and records what it produced."""
+        print(f"\n{_TITLES[self.name]}, in {self.folder}", flush=True)
+        write_text(self.folder / "config.yaml", self.text())
+        write_text(self.folder / "identity.json", json.dumps(self.identity()))
+        command = [sys.executable, "-m", "eenet.stage", "--config", f"{self.folder}/config.yaml"]
+        subprocess.run(command, check=True)
+        record = {
+            "identity": self.identity(),
+            "sources": sources,
+            "files": {name: sha256(self.folder / name) for name in produced},
+        }
+        write_text(self.record, json.dumps(record, indent=1))
+
+
+def _fill_loggers(config: Namespace, run: Path, stage: str) -> None:
+    """Gives loggers the stage's folder, and W&B runs the run folder's name as their group."""
+    loggers = config.trainer.logger
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        init = getattr(logger, "init_args", None)
+        if init is None:
+            continue
+        init.save_dir = str(run / stage)
+        if logger.class_path.endswith("WandbLogger"):
+            init.name = init.name or f"{run.name}-{stage}"
+            for key, value in (("group", run.name), ("job_type", stage)):
+                logger.dict_kwargs = {**logger.get("dict_kwargs", {})}
+                logger.dict_kwargs.setdefault(key, value)
+
+
+def _difference(old: Any, new: Any, path: str = "") -> str:
+    """The first place where two configs differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            if old.get(key) != new.get(key):
+                return _difference(old.get(key), new.get(key), f"{path}.{key}".strip("."))
+    return f"{path}: {old!r} there, {new!r} now"
+
+
+def _say_what_is_there(run: Path, stage1: Path, stage2: Path) -> None:
+    print(
+        f"\nDone. Look at\n"
+        f"  {stage2}/curve.png    the accuracy-vs-budget curve\n"
+        f"  {stage2}/curve.csv    every policy at every budget: accuracy, cost used, exit shares\n"
+        f"  {stage1}/costs.json   what each exit costs in MACs and milliseconds\n"
+        f"Then try\n"
+        f"  eenet pipeline --config {run}/pipeline.yaml "
+        "--stage2.model.init_args.budgets '[0.25, 0.5, 0.75]'\n"
+        "which keeps the trained network and fits the policies for other budgets."
+    )

@@ -1,0 +1,34 @@
+"""Small exit outputs to test on, and a quiet, offline environment."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_SILENT", "true")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+from eenet.scheduling import ExitOutputs
+
+torch.set_num_threads(1)
+
+
+def make_outputs(
+    exits: int = 3, samples: int = 400, classes: int = 5, seed: int = 0
+) -> ExitOutputs:
+    """Outputs of a pretended network whose later exits know more about the label."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (samples,), generator=generator)
+    signal = torch.nn.functional.one_hot(labels, classes).float()
+    ease = torch.rand(samples, 1, generator=generator) * 4
+    noise = torch.randn(exits, samples, classes, generator=generator)
+    strength = torch.linspace(0.5, 1.5, exits)[:, None, None]
+    logits = strength * ease * signal + noise.cumsum(0) / torch.arange(1, exits + 1)[:, None, None]
+    costs = torch.linspace(1.0, 10.0, exits, dtype=torch.float64)
+    return ExitOutputs(costs=costs, logits=logits, labels=labels)
+
+
+@pytest.fixture
+def outputs() -> ExitOutputs:
+    return make_outputs()

@@ -125,8 +125,17 @@ def reporting_errors() -> Iterator[None]:
     except (ValueError, TypeError, OSError) as error:
         if os.environ.get("EENET_TRACEBACK"):
             raise
-        print(f"eenet: error: {error}", file=sys.stderr)
+        print(f"eenet: error: {_cause(str(error))}", file=sys.stderr)
         sys.exit(2)
+
+
+def _cause(message: str) -> str:
+    """What a class said when jsonargparse could not instantiate it, without the dump around it."""
+    if not message.startswith("Does not validate against any of the Union subtypes"):
+        return message
+    errors = message.partition("\nErrors:\n")[2].partition("\nGiven value type:")[0]
+    lines = [line.removeprefix("  - ") for line in errors.splitlines()]
+    return "\n".join(line for line in lines if "<class 'NoneType'>" not in line)
 
 
 def _add_checkpoint(parser: LightningArgumentParser) -> None:

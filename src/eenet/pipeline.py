@@ -10,10 +10,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
-from jsonargparse import ActionConfigFile, ActionParser, ArgumentParser, Namespace
+from jsonargparse import (  # type: ignore[attr-defined]
+    ActionConfigFile,
+    ActionParser,
+    ArgumentParser,
+    Namespace,
+)
 
 from eenet.cli import stage_parser
+from eenet.costs import count_macs
 from eenet.files import sha256, write_text
 
 # What may change without making a finished stage stale.
@@ -79,6 +86,7 @@ def run_pipeline(args: list[str]) -> Path:
     write_text(run / "pipeline.yaml", parser.dump(config, skip_none=False))
     if not stage1.is_complete({}):
         stage1.make_room(keep_if_same=True, overwrite=config.overwrite)
+        _check_budgets(config)
         stage1.execute({}, trained)
     sources = {"outputs": [sha256(data.fit), sha256(data.test)]}
     if not stage2.is_complete(sources):
@@ -86,6 +94,16 @@ def run_pipeline(args: list[str]) -> Path:
         stage2.execute(sources, ["checkpoints/best.ckpt", "curve.csv", "curve.json", "curve.png"])
     _say_what_is_there(run, stage1.folder, stage2.folder)
     return run
+
+
+def _check_budgets(config: Namespace) -> None:
+    """Refuses a budget that no exit can meet before hours of training, by counting MACs."""
+    stage1 = stage_parser().instantiate(config.stage1)
+    scheduler = stage_parser().instantiate(config.stage2).model
+    stage1.data.setup("fit")
+    batch = next(iter(stage1.data.val_dataloader()))
+    x, _ = stage1.data.on_after_batch_transfer(batch, 0)
+    scheduler.resolve_budgets(torch.tensor(count_macs(stage1.model.net, x)))
 
 
 class _Stage:

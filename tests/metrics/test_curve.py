@@ -34,6 +34,4 @@ def test_batches_add_up_to_a_loop_over_samples():
         for k in range(3):
             here = exits[m] == k
             np.testing.assert_allclose(curve.shares[m, k], here.double().mean())
-            np.testing.assert_allclose(
-                curve.exit_quality[m, k], quality[k][here].mean(), rtol=1e-6
-            )
+            np.testing.assert_allclose(curve.exit_quality[m, k], quality[k][here].mean(), rtol=1e-6)

@@ -28,7 +28,9 @@ def slow_forward(policy: EENet, m: int, logits: np.ndarray) -> tuple[list, list]
         unit, assign = policy.score[k], policy.assign[k]
         s = x @ unit.weight[m, :, 0].detach().numpy() + unit.bias[m, 0, 0].item()
         first, last = assign[0], assign[2]
-        hidden = np.maximum(x @ first.weight[m].detach().numpy() + first.bias[m, 0].detach().numpy(), 0)
+        hidden = np.maximum(
+            x @ first.weight[m].detach().numpy() + first.bias[m, 0].detach().numpy(), 0
+        )
         heights.append(hidden @ last.weight[m, :, 0].detach().numpy() + last.bias[m, 0, 0].item())
         scores.append(s)
         past.append(1 / (1 + np.exp(-s)))
@@ -58,7 +60,9 @@ def test_losses_agree_with_a_loop_over_samples(policy, outputs):
     bce = -(q * np.log(sigmoid) + (1 - q) * np.log(1 - sigmoid))
     weights = shares / shares.sum(-1, keepdims=True)
     expected = sum((weights[m] * bce[m]).sum() / 3 for m in range(3))
-    assert policy.loss(some.evidence(), quality, epoch=1).item() == pytest.approx(expected, rel=1e-4)
+    assert policy.loss(some.evidence(), quality, epoch=1).item() == pytest.approx(
+        expected, rel=1e-4
+    )
 
     expected = 0.0
     for m, budget in enumerate(BUDGETS):
@@ -67,12 +71,18 @@ def test_losses_agree_with_a_loop_over_samples(policy, outputs):
         divergence = (targets * np.log(targets / shares[m])).sum(0).mean()
         cost = (shares[m] * outputs.costs.numpy()[:, None]).sum(0).mean()
         expected += 0.3 * divergence + 0.7 * abs(cost - budget) / budget
-    assert policy.loss(some.evidence(), quality, epoch=2).item() == pytest.approx(expected, rel=1e-4)
+    assert policy.loss(some.evidence(), quality, epoch=2).item() == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 def test_each_turn_moves_its_own_part_alone(policy, outputs):
     quality = outputs.answer_quality()
-    for epoch, moved, still in ((0, "score", "assign"), (2, "assign", "score"), (4, "score", "assign")):
+    for epoch, moved, still in (
+        (0, "score", "assign"),
+        (2, "assign", "score"),
+        (4, "score", "assign"),
+    ):
         policy.zero_grad(set_to_none=True)
         policy.loss(outputs.evidence(), quality, epoch).backward()
         gradients = {name: p.grad for name, p in policy.named_parameters()}
@@ -129,3 +139,17 @@ def test_a_budget_without_a_fit_is_refused(policy, outputs):
         policy.at(4.0)
     with pytest.raises(ValueError, match="budget=20"):
         EENet().prepare(outputs, [20.0])
+
+
+def test_the_best_state_of_each_fit_is_a_copy(policy, outputs):
+    start = {name: p.detach().clone() for name, p in policy.named_parameters()}
+    policy.keep_best(torch.tensor([1.0, 1.0, 1.0]))
+    for parameter in policy.parameters():
+        parameter.data += 1
+    policy.keep_best(torch.tensor([2.0, 0.5, 1.0]))
+    for parameter in policy.parameters():
+        parameter.data += 1
+    policy.restore_best()
+    for name, parameter in policy.named_parameters():
+        assert torch.equal(parameter[[0, 2]], start[name][[0, 2]])
+        assert torch.allclose(parameter[1], start[name][1] + 1)

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 import torch
+from tests.conftest import make_outputs
 
 from eenet.models import narrow
 from eenet.scheduling import EENet, Entropy, Evidence, Margin, MaxProbability
 from eenet.scheduling.policy import score_exits
 from eenet.scheduling.thresholds import at_exits
-from tests.conftest import make_outputs
 
 BUDGETS = [3.0, 5.0, 8.0]
 

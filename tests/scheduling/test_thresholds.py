@@ -78,8 +78,12 @@ def test_ties_leave_together_and_later_exits_make_up(exits, samples, seed):
 
 def test_constant_scores_send_everyone_to_the_nearer_side():
     scores = torch.zeros(2, 10)
-    assert first_exit(scores, quota_thresholds(scores, torch.tensor([0.8, 0.2]))).tolist() == [0] * 10
-    assert first_exit(scores, quota_thresholds(scores, torch.tensor([0.2, 0.8]))).tolist() == [1] * 10
+    assert (
+        first_exit(scores, quota_thresholds(scores, torch.tensor([0.8, 0.2]))).tolist() == [0] * 10
+    )
+    assert (
+        first_exit(scores, quota_thresholds(scores, torch.tensor([0.2, 0.8]))).tolist() == [1] * 10
+    )
 
 
 @settings(max_examples=50, deadline=None)

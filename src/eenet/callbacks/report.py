@@ -30,7 +30,7 @@ class CurveReport(Callback):
         full_cost = float(outputs.mean_costs[-1])
         exit_costs = (outputs.mean_costs / full_cost).tolist()
         exit_quality = outputs.answer_quality().double().mean(1).tolist()
-        budgets = pl_module.resolve_budgets(outputs)
+        budgets = pl_module.resolve_budgets(outputs.mean_costs)
         rows = curve_rows(pl_module.results(), pl_module.rules, budgets, full_cost)
 
         folder = Path(trainer.default_root_dir)

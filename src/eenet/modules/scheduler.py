@@ -39,7 +39,7 @@ class SchedulerModule(L.LightningModule):
         policies: list[Policy],
         budgets: list[float],
         budget_unit: Literal["fraction", "cost"] = "fraction",
-        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-2),
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=0.1),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
@@ -58,26 +58,27 @@ class SchedulerModule(L.LightningModule):
         self.curves = nn.ModuleDict()
         self.rules: dict[str, list[Rule]] = {}
         self._prepared = False
+        self._held_out: dict[str, Tensor | int] = {}
+        self._held_out_samples = 0
 
     def configure_model(self) -> None:
         """Checks the budgets and sizes the learned policies by the outputs at hand."""
         if self._prepared:
             return
         outputs = self._outputs()
-        budgets = self.resolve_budgets(outputs)
+        budgets = self.resolve_budgets(outputs.mean_costs)
         for policy in self.learned:
             policy.prepare(outputs, budgets)
         self._prepared = True
 
-    def resolve_budgets(self, outputs: ExitOutputs) -> list[float]:
-        """The budgets in the unit of the outputs' costs.
+    def resolve_budgets(self, costs: Tensor) -> list[float]:
+        """The budgets in the unit of the costs `[E]` of the exits.
 
         Raises:
             ValueError: If one is out of range.
         """
-        full = float(outputs.mean_costs[-1])
-        scale = full if self.budget_unit == "fraction" else 1.0
-        return [check_budget(budget * scale, outputs.mean_costs) for budget in self.budgets]
+        scale = float(costs[-1]) if self.budget_unit == "fraction" else 1.0
+        return [check_budget(budget * scale, costs) for budget in self.budgets]
 
     @property
     def learned(self) -> list[LearnedPolicy]:
@@ -93,6 +94,24 @@ class SchedulerModule(L.LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=batch.quality.shape[1])
         return loss
 
+    def validation_step(self, batch: OutputsBatch, batch_idx: int) -> None:
+        """Held-out losses of the learned policies."""
+        samples = batch.quality.shape[1]
+        for policy in self.learned:
+            loss = policy.held_out_loss(batch.evidence, batch.quality)
+            self._held_out[policy.label] = self._held_out.get(policy.label, 0) + samples * loss
+        self._held_out_samples += samples
+
+    def on_validation_epoch_end(self) -> None:
+        """Keeps the best state of every fit so far."""
+        for policy in self.learned:
+            loss = self._held_out[policy.label] / self._held_out_samples
+            loss = self.trainer.strategy.reduce(loss, reduce_op="mean")
+            self.log(f"val/{policy.label}/loss", loss.mean())
+            if not self.trainer.sanity_checking:
+                policy.keep_best(loss)
+        self._held_out, self._held_out_samples = {}, 0
+
     def configure_optimizers(self) -> Any:
         """The optimizer over the learned policies; None if there is none."""
         parameters = list(self.policies.parameters())
@@ -103,6 +122,8 @@ class SchedulerModule(L.LightningModule):
     def on_train_end(self) -> None:
         """Fits the rest and calibrates all on the whole of the validation outputs."""
         outputs = self._outputs()
+        for learned in self.learned:
+            learned.restore_best()
         for policy in self._policies().values():
             policy.cpu().fit(outputs)
 
@@ -115,7 +136,7 @@ class SchedulerModule(L.LightningModule):
     def on_test_start(self) -> None:
         """Sets the thresholds of every policy for every budget."""
         outputs = self._outputs("test")
-        budgets = self.resolve_budgets(outputs)
+        budgets = self.resolve_budgets(outputs.mean_costs)
         for label, policy in self._policies().items():
             self.rules[label] = [policy.at(budget) for budget in budgets]
             self.curves[label] = BudgetCurve(len(budgets), outputs.num_exits).to(self.device)

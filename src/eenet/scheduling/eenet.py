@@ -86,21 +86,33 @@ class EENet(LearnedPolicy):
         Returns:
             Scalar, summed over the fits, whose parameters are disjoint.
         """
-        score_turn = (epoch // self.alternate) % 2 == 0
         scores, assignment = self._forward(evidence)
-        if score_turn:
-            weights = assignment.detach()
-            weights = weights / weights.sum(-1, keepdim=True).clamp_min(_EPS)
-            errors = F.binary_cross_entropy_with_logits(
-                scores, quality.expand_as(scores), reduction="none"
-            )
-            return (weights * errors).sum(-1).mean(-1).sum()
-        targets = (scores.detach().sigmoid() + _EPS) ** self.beta
+        if (epoch // self.alternate) % 2 == 0:
+            return self._score_loss(scores, assignment.detach(), quality).sum()
+        return self._assign_loss(scores.detach(), assignment).sum()
+
+    @torch.no_grad()
+    def held_out_loss(self, evidence: Evidence, quality: Tensor) -> Tensor:
+        """Sum of both losses, `[M]`."""
+        scores, assignment = self._forward(evidence)
+        return self._score_loss(scores, assignment, quality) + self._assign_loss(scores, assignment)
+
+    def _score_loss(self, scores: Tensor, assignment: Tensor, quality: Tensor) -> Tensor:
+        """`1/E sum_k sum_n w_nk BCE(s_nk, q_nk)` of each fit, `[M]`."""
+        weights = assignment / assignment.sum(-1, keepdim=True).clamp_min(_EPS)
+        errors = F.binary_cross_entropy_with_logits(
+            scores, quality.expand_as(scores), reduction="none"
+        )
+        return (weights * errors).sum(-1).mean(-1)
+
+    def _assign_loss(self, scores: Tensor, assignment: Tensor) -> Tensor:
+        """`alpha_ce KL(t || r) + alpha_cost |cost - B| / B` of each fit, `[M]`."""
+        targets = (scores.sigmoid() + _EPS) ** self.beta
         targets = targets / targets.sum(1, keepdim=True)
         divergence = (targets * (targets.log() - (assignment + _EPS).log())).sum(1).mean(-1)
         spent = (assignment.mean(-1) * self.costs.to(assignment)).sum(1)
         miss = (spent - self.budgets).abs() / self.budgets
-        return (self.alpha_ce * divergence + self.alpha_cost * miss).sum()
+        return self.alpha_ce * divergence + self.alpha_cost * miss
 
     @torch.no_grad()
     def calibrate(self, outputs: ExitOutputs) -> "EENet":

@@ -15,7 +15,8 @@ from eenet.scheduling.thresholds import check_budget
 class LearnedPolicy(Policy):
     """A policy with one fit per budget, trained by `eenet.modules.SchedulerModule`.
 
-    The order is `prepare`, then gradient steps on `loss`, then `calibrate`. Every parameter has
+    The order is `prepare`, gradient steps on `loss` with `keep_best` now and then, `restore_best`,
+    `calibrate`. Every parameter has
     the fits as its first dimension, and no fit may depend on another.
     """
 
@@ -27,6 +28,8 @@ class LearnedPolicy(Policy):
         super().__init__()
         self.register_buffer("budgets", torch.empty(0))
         self.register_buffer("costs", torch.empty(0))
+        self._best: dict[str, Tensor] = {}
+        self._best_losses = torch.empty(0)
 
     def prepare(self, outputs: ExitOutputs, budgets: list[float]) -> None:
         """Makes fresh parameters for outputs of this form and one fit per budget.
@@ -41,6 +44,7 @@ class LearnedPolicy(Policy):
         self.costs = outputs.mean_costs.float()
         self.budgets = torch.tensor([check_budget(b, outputs.mean_costs) for b in budgets])
         self.build(len(budgets), outputs.num_exits, outputs.num_classes)
+        self._best = {}
 
     @abstractmethod
     def build(self, members: int, exits: int, classes: int) -> None:
@@ -49,6 +53,24 @@ class LearnedPolicy(Policy):
     @abstractmethod
     def loss(self, evidence: Evidence, quality: Tensor, epoch: int) -> Tensor:
         """Scalar loss of a batch, summed over the fits."""
+
+    @abstractmethod
+    def held_out_loss(self, evidence: Evidence, quality: Tensor) -> Tensor:
+        """Loss `[M]` of each fit, by which its best epoch is chosen."""
+
+    def keep_best(self, losses: Tensor) -> None:
+        """Copies the parameters of those fits whose held-out loss `[M]` is the lowest so far."""
+        if not self._best:
+            self._best = {name: p.detach().clone() for name, p in self.named_parameters()}
+            self._best_losses = losses.clone()
+        better = losses < self._best_losses
+        self._best_losses[better] = losses[better]
+        for name, parameter in self.named_parameters():
+            self._best[name][better] = parameter.detach()[better]
+
+    def restore_best(self) -> None:
+        """Goes back to each fit's best parameters, if `keep_best` was ever called."""
+        self.load_state_dict(self._best, strict=False)
 
     def member_of(self, budget: float) -> int:
         """Index of the fit for `budget`.

@@ -1,0 +1,102 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, Image, Value
+from PIL import Image as PILImage
+
+from eenet.data import CIFAR10, CIFAR100, Digits
+from eenet.data.splits import split_indices
+from eenet.data.tensor_images import mirror, shift
+
+
+def test_splits_are_disjoint_complete_and_fixed():
+    parts = split_indices(100, {"val": 20, "cal": 10}, seed=3)
+    together = torch.cat(list(parts.values())).sort().values
+    assert torch.equal(together, torch.arange(100))
+    assert {name: len(index) for name, index in parts.items()} == {
+        "val": 20,
+        "cal": 10,
+        "train": 70,
+    }
+    again = split_indices(100, {"val": 20, "cal": 30}, seed=3)
+    assert torch.equal(parts["val"], again["val"])
+    assert set(parts["cal"].tolist()) < set(again["cal"].tolist())
+    with pytest.raises(ValueError, match="nothing to train on"):
+        split_indices(100, {"val": 100}, seed=0)
+
+
+def test_digits_have_their_splits_and_statistics():
+    data = Digits(cal_size=100)
+    data.setup()
+    sizes = {name: len(labels) for name, (_, labels) in data._splits.items()}
+    assert sizes == {"val": 400, "cal": 100, "train": 797, "test": 500}
+    images, _ = data.on_after_batch_transfer(data._splits["train"], 0)
+    assert abs(images.mean()) < 0.05
+    assert abs(images.std() - 1) < 0.05
+
+
+def test_evaluation_batches_come_in_order_and_training_ones_shuffled():
+    data = Digits(batch_size=32)
+    data.setup()
+    in_order = torch.cat([labels for _, labels in data.val_dataloader()])
+    assert torch.equal(in_order, data._splits["val"][1])
+    torch.manual_seed(0)
+    first = next(iter(data.train_dataloader()))[1]
+    torch.manual_seed(1)
+    assert not torch.equal(first, next(iter(data.train_dataloader()))[1])
+
+
+def test_shift_moves_each_image_by_its_own_offset():
+    torch.manual_seed(0)
+    image = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5)
+    moved = shift(image.repeat(50, 1, 1, 1), 2)
+    possible = [
+        torch.nn.functional.pad(image[0, 0], [2] * 4)[y : y + 5, x : x + 5]
+        for y in range(5)
+        for x in range(5)
+    ]
+    assert all(any(torch.equal(one[0], other) for other in possible) for one in moved)
+    assert len({one.numpy().tobytes() for one in moved}) > 10
+    assert torch.equal(shift(image, 0), image)
+
+
+def test_mirror_flips_about_half():
+    torch.manual_seed(0)
+    images = torch.arange(3.0).view(1, 1, 1, 3).repeat(400, 1, 1, 1)
+    flipped = (mirror(images)[:, 0, 0, 0] == 2).float().mean()
+    assert 0.4 < flipped < 0.6
+
+
+def write_parquet(folder, label_column):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 5)):
+        images = []
+        for _ in range(count):
+            buffer = io.BytesIO()
+            PILImage.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(buffer, "PNG")
+            images.append({"bytes": buffer.getvalue(), "path": None})
+        columns = {"img": images, label_column: list(range(count))}
+        features = Features({"img": Image(), label_column: Value("int64")})
+        Dataset.from_dict(columns, features).to_parquet(folder / f"{split}-00000.parquet")
+
+
+@pytest.mark.parametrize(("make", "column"), [(CIFAR10, "label"), (CIFAR100, "fine_label")])
+def test_the_hubs_parquet_form_is_read(tmp_path, make, column):
+    write_parquet(tmp_path, column)
+    data = make(root=str(tmp_path), val_size=4, batch_size=4)
+    data.setup()
+    images, labels = data._splits["test"]
+    assert images.shape == (5, 3, 32, 32)
+    assert images.dtype == torch.uint8
+    assert labels.tolist() == [0, 1, 2, 3, 4]
+    assert len(data._splits["train"][1]) == 8
+
+
+def test_data_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"root='{tmp_path}' holds no"):
+        CIFAR10(root=str(tmp_path)).setup()
+    write_parquet(tmp_path, "target")
+    with pytest.raises(ValueError, match=r"columns \['img', 'target'\]"):
+        CIFAR10(root=str(tmp_path), val_size=4).setup()

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+from tests.conftest import make_outputs
+
+from eenet.data.outputs import OutputsData, load_outputs, save_outputs
+
+
+def test_what_is_saved_is_what_is_read(tmp_path):
+    outputs = make_outputs()
+    path = tmp_path / "new folder" / "val.safetensors"
+    save_outputs(outputs, path)
+    loaded = load_outputs(path)
+    assert torch.equal(loaded.logits, outputs.logits)
+    assert torch.equal(loaded.labels, outputs.labels)
+    assert torch.equal(loaded.costs, outputs.costs)
+    assert [p.name for p in path.parent.iterdir()] == ["val.safetensors"]
+
+
+def test_a_file_that_another_program_wrote_is_read(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 10, 3)).astype(np.float16)
+    save_file({"logits": logits, "costs": np.array([1.0, 2.0], np.float32)}, path)
+    loaded = load_outputs(path)
+    assert loaded.num_samples == 10
+    assert torch.isfinite(loaded.evidence().log_probs).all()
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    path = tmp_path / "broken.safetensors"
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_outputs(path)
+    save_outputs(make_outputs(), path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="is no complete safetensors file"):
+        load_outputs(path)
+    save_file({"weight": np.zeros(3)}, path)
+    with pytest.raises(ValueError, match="needs costs and logits"):
+        load_outputs(path)
+    save_file({"costs": np.ones(3), "logits": np.full((3, 2, 2), np.nan)}, path)
+    with pytest.raises(ValueError, match=r"broken.safetensors: logits hold NaN"):
+        load_outputs(path)
+
+
+def test_fitting_and_held_out_samples_are_disjoint_and_complete(tmp_path):
+    outputs = make_outputs(samples=50)
+    save_outputs(outputs, tmp_path / "val.safetensors")
+    data = OutputsData(fit=str(tmp_path / "val.safetensors"), holdout=0.2, batch_size=16)
+    train = torch.cat([b.evidence.entropy for b in data.train_dataloader()], 1)
+    held = torch.cat([b.evidence.entropy for b in data.val_dataloader()], 1)
+    assert held.shape == (3, 10)
+    together = torch.cat([train, held], 1)[0].sort().values
+    assert torch.equal(together, outputs.evidence().entropy[0].sort().values)

@@ -1,0 +1,109 @@
+"""The command line: every shipped config parses, bad input gets one clear error."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from eenet.cli import EENetCLI, main, stage_parser
+from eenet.data.outputs import save_outputs
+from eenet.pipeline import pipeline_parser
+from tests.conftest import make_outputs
+
+CONFIGS = sorted([*Path("conf").rglob("*.yaml"), *Path("tests/conf").rglob("*.yaml")])
+SCHEDULER = "conf/outputs/scheduler.yaml"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_every_config_is_valid_and_instantiates(path):
+    stages = [stage_parser().parse_path(path)] if "stage1" not in path.read_text() else None
+    if stages is None:
+        config = pipeline_parser().parse_args(["--config", str(path)])
+        stages = [config.stage1, config.stage2]
+    for stage in stages:
+        init = stage_parser().instantiate(stage)
+        assert init.model is not None
+        assert init.data is not None
+
+
+@pytest.fixture
+def files(tmp_path):
+    save_outputs(make_outputs(seed=0), tmp_path / "val.safetensors")
+    save_outputs(make_outputs(seed=1), tmp_path / "test.safetensors")
+    return tmp_path
+
+
+def fit(folder, *more):
+    args = ["fit", "--config", SCHEDULER, "--trainer.max_epochs=4"]
+    args += [f"--data.fit={folder}/val.safetensors", f"--data.test={folder}/test.safetensors"]
+    args += [f"--trainer.default_root_dir={folder}/run", "--trainer.enable_progress_bar=false"]
+    args += ["--trainer.logger=false", "--trainer.check_val_every_n_epoch=1", *more]
+    return EENetCLI(args=args)
+
+
+def test_stage_2_alone_on_outputs_of_another_program(files):
+    fit(files)
+    config = files / "run" / "config.yaml"
+    main(["test", "--config", str(config)])  # the config a run leaves is all that it needs
+    lines = (files / "run" / "curve.csv").read_text().splitlines()
+    assert len(lines) == 1 + 4 * 7
+    assert (files / "run" / "curve.png").stat().st_size > 10_000
+
+
+def test_refitting_with_the_same_seed_is_bit_identical(files):
+    first = fit(files).model.state_dict()
+    again = fit(files).model.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    other = fit(files, "--seed_everything=1").model.state_dict()
+    assert any(not torch.equal(value, other[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("--model.init_args.budgets=[0.01,0.5]", "budget=0.1 cannot be met: it must lie between 1"),
+        ("--model.init_args.budgets=[0.5,0.4]", "must be one or more increasing numbers"),
+        ("--data.init_args.fit=nothing.safetensors", "nothing.safetensors does not exist"),
+        ("--data.init_args.holdout=1", "holdout=1.0 must be a fraction"),
+        ("--model.init_args.policies=[eenet.scheduling.Margin,eenet.scheduling.Margin]", "labels"),
+        ("--model.init_args.polices=[]", "polices"),
+    ],
+)
+def test_bad_input_is_named_before_any_work(files, capsys, change, message):
+    args = ["fit", "--config", SCHEDULER, f"--data.init_args.fit={files}/val.safetensors"]
+    args += [f"--trainer.default_root_dir={files}/run", "--trainer.logger=false", change]
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (files / "run" / "checkpoints").exists()
+
+
+def test_the_checkpoint_of_another_class_is_refused(files, capsys):
+    fit(files)
+    config = yaml.safe_load(Path("tests/conf/tiny.yaml").read_text())["stage1"]
+    config["trainer"] |= {"logger": False, "default_root_dir": str(files / "other")}
+    (files / "stage1.yaml").write_text(yaml.safe_dump(config))
+    checkpoint = files / "run" / "checkpoints" / "best.ckpt"
+    with pytest.raises(SystemExit):
+        main(["test", "--config", str(files / "stage1.yaml"), "--ckpt_path", str(checkpoint)])
+    assert "not of MultiExitModule: it holds ['policies']" in capsys.readouterr().err
+
+
+def test_without_a_checkpoint_nothing_is_tested(files, capsys):
+    with pytest.raises(SystemExit):
+        main(["test", "--config", SCHEDULER, f"--trainer.default_root_dir={files}/none"])
+    assert "there is nothing to test" in capsys.readouterr().err
+
+
+def test_help(capsys):
+    main([])
+    assert "eenet pipeline --config FILE" in capsys.readouterr().out
+    for command in ("fit", "pipeline"):
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+        assert "--config" in capsys.readouterr().out

@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from eenet.costs import count_macs, measure_costs
+from eenet.models import CifarResNet
+
+
+def test_macs_and_parameters_of_a_hand_counted_network():
+    net = CifarResNet(depth=8, exits=[1, 2, 3], in_channels=1, widths=(4, 8, 16), num_classes=10)
+    costs = measure_costs(net, torch.zeros(2, 1, 8, 8), warmup=0, repeats=3)
+    stem, block1 = 8 * 8 * 9 * 4, 2 * 8 * 8 * 9 * 4 * 4
+    block2 = 4 * 4 * (9 * 4 * 8 + 9 * 8 * 8 + 4 * 8)  # two convolutions and the projection
+    block3 = 2 * 2 * (9 * 8 * 16 + 9 * 16 * 16 + 8 * 16)
+    first = stem + block1 + 4 * 10
+    assert costs.macs == [first, first + block2 + 8 * 10, first + block2 + block3 + 240]
+    assert costs.params[-1] == sum(p.numel() for p in net.parameters())
+    assert costs.params[0] == 9 * 4 + 8 + 2 * (9 * 4 * 4 + 8) + 4 * 10 + 10
+    assert costs.ms == sorted(costs.ms)
+    assert costs.batch_size == 2
+
+
+def test_measuring_leaves_the_network_as_it_was():
+    net = CifarResNet(depth=8, exits=[3], in_channels=1).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    measure_costs(net, torch.randn(1, 1, 8, 8), warmup=0, repeats=1)
+    assert net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_macs_do_not_depend_on_the_batch():
+    net = CifarResNet(depth=20, exits=[1, 3, 6, 9])
+    assert count_macs(net, torch.zeros(1, 3, 32, 32)) == count_macs(net, torch.zeros(7, 3, 32, 32))
+    # He et al. 2016 report 41 M for ResNet-20; heads and projections add under 2 %.
+    assert count_macs(net, torch.zeros(1, 3, 32, 32))[-1] == pytest.approx(41e6, rel=0.02)

@@ -1,0 +1,148 @@
+"""Both stages in one run folder, on real data, through the real command."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from eenet.data.outputs import load_outputs
+from tests.wandb_file import contents
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*args, **environment):
+    command = [sys.executable, "-m", "eenet", *args]
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+
+
+def pipeline(folder, *more):
+    return run("pipeline", "--config", "tests/conf/tiny.yaml", "--run_dir", str(folder), *more)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    result = pipeline(folder)
+    assert result.returncode == 0, result.stderr
+    assert "Test accuracy" in result.stdout
+    return folder
+
+
+def test_the_run_folder_holds_everything(folder):
+    for name in ("stage1/costs.json", "stage2/curve.png", "stage2/curve.json", "pipeline.yaml"):
+        assert (folder / name).stat().st_size > 100
+    sizes = {
+        split: load_outputs(folder / "stage1" / "outputs" / f"{split}.safetensors").num_samples
+        for split in ("val", "test", "cal")
+    }
+    assert sizes == {"val": 400, "test": 500, "cal": 100}
+    rows = list(csv.DictReader((folder / "stage2" / "curve.csv").open()))
+    assert {row["policy"] for row in rows} == {"eenet", "max_prob", "entropy"}
+    outputs = load_outputs(folder / "stage1" / "outputs" / "test.safetensors")
+    full = outputs.answer_quality()[-1].mean().item()
+    for row in rows:
+        shares = [float(row[f"share_exit_{k}"]) for k in (1, 2, 3)]
+        assert sum(shares) == pytest.approx(1)
+        spent = sum(s * c for s, c in zip(shares, outputs.costs.tolist(), strict=True))
+        assert float(row["cost"]) == pytest.approx(spent / outputs.costs[-1].item())
+        assert abs(float(row["z"])) < 4
+        assert 0.1 < float(row["quality"]) <= full + 0.2
+
+
+def test_metrics_of_training_are_in_the_csv(folder):
+    text = (folder / "stage1" / "logs" / "version_0" / "metrics.csv").read_text()
+    for name in ("train/loss", "val/acc_exit_1", "val/acc_exit_3", "test/acc_exit_2"):
+        assert name in text
+
+
+def test_what_an_offline_wandb_run_wrote(folder):
+    (stage1,) = (folder / "stage1" / "wandb").glob("offline-run-*")
+    (stage2,) = (folder / "stage2" / "wandb").glob("offline-run-*")
+    network, scheduler = contents(stage1), contents(stage2)
+    assert network["run"] == {"group": "tiny", "job_type": "stage1"}
+    assert scheduler["run"] == {"group": "tiny", "job_type": "stage2"}
+    assert {"val/acc_exit_1", "val/acc_exit_3", "test/acc", "train/loss"} <= set(network["metrics"])
+    assert scheduler["config"]["model"]["init_args"]["budgets"] == [0.5, 0.8]
+
+    rows = list(csv.DictReader((folder / "stage2" / "curve.csv").open()))
+    for row in rows:
+        key = f"quality/{row['policy']}@{float(row['budget']):.3f}"
+        assert scheduler["metrics"][key] == pytest.approx(float(row["quality"]))
+    media = stage2 / "files" / "media"
+    (table,) = (media / "table" / "curve").glob("table_*.table.json")
+    written = json.loads(table.read_text())
+    assert written["columns"][:2] == ["policy", "budget"]
+    assert len(written["data"]) == len(rows)
+    (line_plot,) = (media / "table" / "curve").glob("accuracy_vs_budget_table_*.json")
+    plotted = {row[1] for row in json.loads(line_plot.read_text())["data"]}
+    assert plotted == {"eenet", "max_prob", "entropy"}
+    assert len(list((media / "table" / "shares").glob("*.table.json"))) == 3
+    assert list((media / "images" / "curve").glob("*.png"))
+
+
+def test_a_finished_pipeline_is_skipped(folder):
+    before = (folder / "stage2" / "curve.csv").stat().st_mtime_ns
+    result = pipeline(folder)
+    assert result.returncode == 0, result.stderr
+    assert "Stage 1" not in result.stdout
+    assert (folder / "stage2" / "curve.csv").stat().st_mtime_ns == before
+
+
+def test_other_budgets_keep_the_network_and_the_old_results(folder):
+    trained = (folder / "stage1" / "checkpoints" / "best.ckpt").stat().st_mtime_ns
+    result = pipeline(folder, "--stage2.model.init_args.budgets=[0.6]")
+    assert result.returncode == 0, result.stderr
+    assert (folder / "stage1" / "checkpoints" / "best.ckpt").stat().st_mtime_ns == trained
+    assert "Stage 1" not in result.stdout
+    assert (folder / "stage2.1" / "curve.csv").is_file()
+    rows = list(csv.DictReader((folder / "stage2" / "curve.csv").open()))
+    assert {row["budget"] for row in rows} == {"0.6"}
+
+
+def test_another_network_is_not_trained_over_this_one(folder):
+    result = pipeline(folder, "--stage1.model.init_args.net.init_args.exits=[2,6]")
+    assert result.returncode == 2
+    assert "model.init_args.net.init_args.exits: [1, 3, 6] there, [2, 6] now" in result.stderr
+    assert "--overwrite" in result.stderr
+
+
+def test_a_run_killed_after_an_epoch_ends_with_the_same_network(folder, tmp_path):
+    cut = tmp_path / "tiny"
+    command = [sys.executable, "-m", "eenet", "pipeline", "--config", "tests/conf/tiny.yaml"]
+    process = subprocess.Popen(
+        [*command, "--run_dir", str(cut)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    last = cut / "stage1" / "checkpoints" / "last.ckpt"
+    while not last.is_file():
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert torch.load(last, weights_only=True)["epoch"] == 0
+    result = pipeline(cut)
+    assert result.returncode == 0, result.stderr
+    name = "stage1/checkpoints/best.ckpt"
+    resumed = torch.load(cut / name, weights_only=True)["state_dict"]
+    straight = torch.load(folder / name, weights_only=True)["state_dict"]
+    assert all(torch.equal(value, straight[key]) for key, value in resumed.items())
+
+
+def test_a_budget_out_of_reach_is_refused_before_training(tmp_path):
+    result = pipeline(tmp_path / "tiny", "--stage2.model.init_args.budgets=[0.05]")
+    assert result.returncode == 2
+    assert "cannot be met" in result.stderr
+    assert not (tmp_path / "tiny" / "stage1").exists()

@@ -42,10 +42,13 @@ def test_evaluation_batches_come_in_order_and_training_ones_shuffled():
     data.setup()
     in_order = torch.cat([labels for _, labels in data.val_dataloader()])
     assert torch.equal(in_order, data._splits["val"][1])
-    torch.manual_seed(0)
-    first = next(iter(data.train_dataloader()))[1]
-    torch.manual_seed(1)
-    assert not torch.equal(first, next(iter(data.train_dataloader()))[1])
+    loader = data.train_dataloader()
+    orders = []
+    for epoch in (0, 0, 1):
+        loader.sampler.set_epoch(epoch)
+        orders.append(torch.cat([labels for _, labels in loader]))
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
 
 
 def test_shift_moves_each_image_by_its_own_offset():

@@ -1,12 +1,15 @@
 """The split contract of every data module, and disjoint random splits with fixed seeds."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sized
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+
+from eenet.seeding import EpochShuffle
 
 Split = Literal["train", "val", "cal", "test"]
 
@@ -47,6 +50,11 @@ class SplitDataModule(L.LightningDataModule, ABC):
     def has_calibration(self) -> bool:
         """Whether there is a calibration split."""
         return False
+
+    def shuffled(self, data: Sized) -> EpochShuffle:
+        """A sampler that shuffles by epoch, also in a run that is taken up again."""
+        epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        return EpochShuffle(len(data), epoch)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches."""

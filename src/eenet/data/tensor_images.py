@@ -75,10 +75,12 @@ class TensorImageDataModule(SplitDataModule):
 
     def loader(self, split: Split, training: bool) -> DataLoader[Any]:
         """The loader of a split."""
+        data = _TensorDataset(*self._splits[split])
         return DataLoader(
-            _TensorDataset(*self._splits[split]),
+            data,
             batch_size=self.batch_size if training else self.eval_batch_size,
-            shuffle=training,
+            sampler=self.shuffled(data) if training else None,
+            generator=torch.Generator(),  # or the loader would draw from the global numbers
             drop_last=training,
             num_workers=self.num_workers,
             collate_fn=_identity,

@@ -79,7 +79,7 @@ class BudgetCurve(Metric):
     Example:
         >>> metric = BudgetCurve(budgets=1, exits=2)
         >>> metric.update(torch.tensor([[0, 1]]), torch.tensor([1.0, 3.0]), torch.ones(2, 2))
-        >>> metric.compute().cost
+        >>> metric.curve().cost
         tensor([2.], dtype=torch.float64)
     """
 
@@ -90,6 +90,7 @@ class BudgetCurve(Metric):
         shapes: dict[str, tuple[int, ...]] = {"count": ()}
         shapes |= dict.fromkeys(("cost", "cost_sq", "quality", "quality_sq"), (budgets,))
         shapes |= dict.fromkeys(("left", "left_quality"), (budgets, exits))
+        self._shape = (budgets, exits)
         self._names = list(shapes)
         for name, shape in shapes.items():
             zeros = torch.zeros(shape, dtype=torch.float64)
@@ -99,6 +100,12 @@ class BudgetCurve(Metric):
         """Adds a batch; the arguments are those of `exit_sums`."""
         for name, value in exit_sums(exits, costs, quality).items():
             setattr(self, f"sum_{name}", getattr(self, f"sum_{name}") + value)
+
+    def curve(self) -> Curve:
+        """What `compute` gives, with its dimensions: torchmetrics squeezes single numbers."""
+        curve: Curve = self.compute()
+        per_budget = [field.reshape(self._shape[0]) for field in curve[:4]]
+        return Curve(*per_budget, *(field.reshape(self._shape) for field in curve[4:]))
 
     def compute(self) -> Curve:
         """The curve over all batches."""

@@ -150,7 +150,7 @@ class SchedulerModule(L.LightningModule):
 
     def results(self) -> dict[str, Curve]:
         """The curve of each policy on the test outputs."""
-        return {label: metric.compute() for label, metric in self.curves.items()}  # type: ignore
+        return {label: metric.curve() for label, metric in self.curves.items()}  # type: ignore
 
     def on_test_epoch_end(self) -> None:
         """Logs the mean quality over the budgets."""

@@ -20,7 +20,8 @@ def exit_inputs(k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
 
     In order: plain confidences (`1 - max p` first, the log-odds of max p, its variance, margin,
     entropy); the highest log-probabilities and probabilities; agreement with the exits before
-    (votes and mean probability of the class now predicted); and with at most 128 classes the log-probability
+    (votes and mean probability of the class now predicted); and, with at most 128 classes, the
+    log-probability
     and the probability of each class, the class predicted, and that times `1 - max p`.
 
     Args:

@@ -133,6 +133,19 @@ class EENetPlus(Policy):
         spent = at_exits(self.calibration_costs, exits).double()
         return Rule(self, thresholds, float(spent.mean()), standard_error(spent))
 
+    def at_point(self, u: float) -> Rule:
+        """The rule at a working point, for `BudgetControl`.
+
+        Args:
+            u: 0 and below: all leave first; 1 and above: all leave last, or at the ceiling; in
+                between the budget `c_1 + u (c_E - c_1)`.
+        """
+        family = NestedFamily(self.calibration_scores, self.calibration_costs)
+        low, high = float(family.mean_costs[0]), float(family.mean_costs[-1])
+        inside = family.threshold(min(low + max(u, 0.0) * (high - low), high))
+        threshold = -math.inf if u <= 0 else math.inf if u >= 1 else inside
+        return self.with_threshold(min(threshold, float(self.highest)))
+
     def _induce(
         self, inputs: list[Tensor], quality: Tensor, costs: Tensor, folds: Tensor
     ) -> Tensor:

@@ -63,11 +63,11 @@ def test_rules_chosen(setting):
     calibration = population.select(torch.arange(2000))
     chosen = within_budget(rules, calibration, 2.2, 0.1)
     assert 0 < chosen.margin < 0.15
-    assert chosen.rule is rules[chosen.index]
+    assert chosen.rule is rules[chosen.position]
     frugal = within_loss(rules, calibration, 0.05, 0.1)
     assert frugal.margin > 0
     assert frugal.rule.cost < 4.0
-    assert within_loss(rules, calibration, 0.1, 0.1).index <= frugal.index
+    assert within_loss(rules, calibration, 0.1, 0.1).position <= frugal.position
 
 
 def test_promises_that_cannot_be_kept_are_refused(setting):

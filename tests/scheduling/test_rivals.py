@@ -25,7 +25,7 @@ def predicting(*classes):
     return torch.stack([3.0 * torch.nn.functional.one_hot(torch.tensor([c]), 3) for c in classes])
 
 
-def train(policy, outputs, epochs=60, lr=0.05):
+def train(policy, outputs, epochs=200, lr=0.05):
     torch.manual_seed(0)
     policy.prepare(outputs, BUDGETS)
     optimizer = torch.optim.Adam(policy.parameters(), lr)

@@ -18,7 +18,8 @@ class GatePolicy(LearnedPolicy):
 
     The chance to leave at exit k is `P_k = pi_k prod_{j<k} (1 - pi_j)`, the last gate being open.
     The score is the gate's log-odds; the mean of P over the calibration samples, tilted to the
-    budget, is the exit distribution.
+    budget, is the exit distribution. The price l of computation in each fit's loss is a Lagrange
+    multiplier: it rises while the fit spends more than its budget.
     """
 
     sized_by_data = (*LearnedPolicy.sized_by_data, "shares")
@@ -30,9 +31,10 @@ class GatePolicy(LearnedPolicy):
         self.register_buffer("shares", torch.empty(0, 0))
 
     def build(self, members: int, exits: int, classes: int) -> None:
-        """Makes the gates of M fits for E exits."""
+        """Makes the gates and the prices of M fits for E exits."""
         width = self.inputs(Evidence.from_logits(torch.zeros(1, classes))).shape[-1]
         self.gate = nn.ModuleList(BankLinear(members, width, 1) for _ in range(exits - 1))
+        self.price = nn.Parameter(torch.zeros(members))
         self.shares = torch.zeros(members, exits)
 
     def inputs(self, evidence: Evidence) -> Tensor:
@@ -58,10 +60,15 @@ class GatePolicy(LearnedPolicy):
         stays = torch.cat([zero, F.logsigmoid(-odds).cumsum(1)], 1)
         return odds, stays + torch.cat([F.logsigmoid(odds), zero], 1)
 
-    def overspending(self, leaving: Tensor) -> Tensor:
-        """`[M]`: relative distance of the mean cost from the budget, signed."""
-        spent = (leaving.mean(-1) * self.costs.to(leaving)).sum(1)
-        return (spent - self.budgets) / self.budgets
+    def charges(self, quality: Tensor) -> Tensor:
+        """`[M, E, N]`: loss of quality plus the price of what each exit costs."""
+        prices = self.price.detach().clamp_min(0)[:, None]
+        return 1 - quality + (prices * self.costs / self.costs[-1])[..., None]
+
+    def ascent(self, leaving: Tensor) -> Tensor:
+        """`[M]`, a loss whose gradient raises the prices while more than the budget is spent."""
+        spent = (leaving.detach().mean(-1) * self.costs.to(leaving)).sum(1)
+        return -self.price * (spent - self.budgets) / self.budgets
 
     @torch.no_grad()
     def calibrate(self, outputs: ExitOutputs) -> "GatePolicy":
@@ -84,19 +91,17 @@ class LearnedStopping(GatePolicy):
     """The stopping distribution of MAML-stop's second stage (Chen et al. 2020, section 3.2).
 
     P is trained as the variational posterior of the best stopping time: minimise
-    `sum_k P_k (1 - q_k) + beta KL(P || uniform)`, plus the distance of its cost to the budget.
+    `sum_k P_k (1 - q_k + l c_k / c_E) + beta KL(P || uniform)`.
 
     Args:
         beta: Temperature of the posterior.
-        alpha_cost: Weight of the distance to the budget.
     """
 
     label = "maml_stop"
 
-    def __init__(self, beta: float = 0.05, alpha_cost: float = 1.0) -> None:
+    def __init__(self, beta: float = 0.2) -> None:
         super().__init__()
         self.beta = beta
-        self.alpha_cost = alpha_cost
 
     def inputs(self, evidence: Evidence) -> Tensor:
         """The class probabilities and the confidences."""
@@ -106,8 +111,8 @@ class LearnedStopping(GatePolicy):
         """Scalar loss of a batch, summed over the fits."""
         log_p = self.leaving(evidence)[1]
         p = log_p.exp()
-        expected = (p * (1 - quality + self.beta * log_p)).sum(1).mean(-1)
-        return (expected + self.alpha_cost * self.overspending(p).abs()).sum()
+        expected = (p * (self.charges(quality) + self.beta * log_p)).sum(1).mean(-1)
+        return (expected + self.ascent(p)).sum()
 
 
 class JointGates(GatePolicy):
@@ -120,23 +125,16 @@ class JointGates(GatePolicy):
 
     label = "jei_dnn"
 
-    def build(self, members: int, exits: int, classes: int) -> None:
-        """Makes the gates of M fits for E exits, and their prices."""
-        super().build(members, exits, classes)
-        self.price = nn.Parameter(torch.zeros(members))
-
     def loss(self, evidence: Evidence, quality: Tensor, epoch: int) -> Tensor:
         """Scalar loss of a batch, summed over the fits."""
         odds, log_p = self.leaving(evidence)
         p = log_p.detach().exp()
-        prices = self.price.detach().clamp_min(0)[:, None]
-        charges = 1 - quality + (prices * self.costs / self.costs[-1])[..., None]
+        charges = self.charges(quality)
         to_come = charges.flip(1).cummin(1).values.flip(1)[:, 1:]
         leave = (charges[:, :-1] <= to_come).float()
         arrives = p.flip(1).cumsum(1).flip(1)[:, :-1]
         gates = F.binary_cross_entropy_with_logits(odds, leave, arrives, reduction="none")
-        ascent = -self.price * self.overspending(p)  # its gradient raises the price
-        return (gates.sum(1).mean(-1) + ascent).sum()
+        return (gates.sum(1).mean(-1) + self.ascent(p)).sum()
 
 
 @dataclass(frozen=True)

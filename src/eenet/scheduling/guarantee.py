@@ -26,7 +26,7 @@ class Guaranteed(NamedTuple):
 
     rule: Rule
     """The rule; `rule.cost` is what it spent where its thresholds were set."""
-    index: int
+    position: int
     """Its place among the rules given."""
     margin: float
     """Distance between the promise and the calibration mean that the guarantee has to keep."""

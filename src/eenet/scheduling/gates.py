@@ -88,7 +88,7 @@ class GatePolicy(LearnedPolicy):
 
 
 class LearnedStopping(GatePolicy):
-    """The stopping distribution of MAML-stop's second stage (Chen et al. 2020, section 3.2).
+    """The stopping distribution of MAML-stop's second stage (Chen et al. 2020).
 
     P is trained as the variational posterior of the best stopping time: minimise
     `sum_k P_k (1 - q_k + l c_k / c_E) + beta KL(P || uniform)`.
@@ -116,7 +116,7 @@ class LearnedStopping(GatePolicy):
 
 
 class JointGates(GatePolicy):
-    """Gates in the manner of JEI-DNN (Regol et al. 2024, section 4.2) on frozen outputs.
+    """Gates in the manner of JEI-DNN (Regol et al. 2024) on frozen outputs.
 
     Each gate learns by cross-entropy whether leaving is at least as good as the best exit to
     come, `1 - q_k + l c_k / c_E <= min_{j>k} ..`, weighted by the chance to get there. The price l

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from eenet.scheduling.evidence import Evidence, count_votes
@@ -21,8 +20,8 @@ def exit_inputs(k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
     In order: plain confidences (`1 - max p` first, the log-odds of max p, its variance, margin,
     entropy); the highest log-probabilities and probabilities; agreement with the exits before
     (votes and mean probability of the class now predicted); and, with at most 128 classes, the
-    log-probability
-    and the probability of each class, the class predicted, and that times `1 - max p`.
+    log-probability and the probability of each class, the class predicted, and that times
+    `1 - max p`.
 
     Args:
         k: Exit, from 0.
@@ -45,6 +44,6 @@ def exit_inputs(k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
     core = torch.stack([doubt, log_odds, (1 - doubt) * doubt, margin, evidence.entropy], -1)
     columns = [core, top.values, top.values.exp(), agreement]
     if classes <= _WIDEST:
-        one_hot = F.one_hot(predicted[:, 0], classes).to(probs)
+        one_hot = torch.zeros_like(probs).scatter_(1, predicted, 1.0)
         columns += [log_probs, probs, one_hot, one_hot * doubt[:, None]]
     return torch.cat(columns, -1), (votes, summed)

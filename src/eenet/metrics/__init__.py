@@ -1,5 +1,18 @@
 """Metrics of adaptive inference."""
 
+from eenet.metrics.bounds import mixture_curve, oracle_curve, share_closed
+from eenet.metrics.compare import Difference, area, budget_at, paired_difference, quality_at
 from eenet.metrics.curve import BudgetCurve, Curve
 
-__all__ = ["BudgetCurve", "Curve"]
+__all__ = [
+    "BudgetCurve",
+    "Curve",
+    "Difference",
+    "area",
+    "budget_at",
+    "mixture_curve",
+    "oracle_curve",
+    "paired_difference",
+    "quality_at",
+    "share_closed",
+]

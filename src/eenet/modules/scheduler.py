@@ -99,12 +99,16 @@ class SchedulerModule(L.LightningModule):
         samples = batch.quality.shape[1]
         for policy in self.learned:
             loss = policy.held_out_loss(batch.evidence, batch.quality)
-            self._held_out[policy.label] = self._held_out.get(policy.label, 0) + samples * loss
+            if loss is not None:
+                earlier = self._held_out.get(policy.label, 0)
+                self._held_out[policy.label] = earlier + samples * loss
         self._held_out_samples += samples
 
     def on_validation_epoch_end(self) -> None:
         """Keeps the best state of every fit so far."""
         for policy in self.learned:
+            if policy.label not in self._held_out:
+                continue
             loss = self._held_out[policy.label] / self._held_out_samples
             loss = self.trainer.strategy.reduce(loss, reduce_op="mean")
             self.log(f"val/{policy.label}/loss", loss.mean())

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,12 @@ class EENet(LearnedPolicy):
         alpha_cost: Weight of the distance to the budget.
         beta: Exponent of the scores in the assignment's targets.
         alternate: Epochs after which score and assignment take turns.
+        weight_scores: Weight the score's loss by the assignment (ablation: uniform weights).
+        vote: Show `a_vote` to both parts.
+        past_scores: Show the scores of the exits before to both parts.
+        exit_distribution: "learned", or "geometric" as in MSDNet, which leaves the assignment
+            only its part in the weights.
+        label: Name in tables; give ablations names of their own.
     """
 
     label = "eenet"
@@ -50,13 +56,27 @@ class EENet(LearnedPolicy):
         alpha_cost: float = 1e-2,
         beta: float = 1.0,
         alternate: int = 10,
+        weight_scores: bool = True,
+        vote: bool = True,
+        past_scores: bool = True,
+        exit_distribution: Literal["learned", "geometric"] = "learned",
+        label: str = "eenet",
     ) -> None:
         super().__init__()
+        if exit_distribution not in ("learned", "geometric"):
+            raise ValueError(
+                f"exit_distribution={exit_distribution!r} must be 'learned' or 'geometric'"
+            )
         self.hidden = hidden
         self.alpha_ce = alpha_ce
         self.alpha_cost = alpha_cost
         self.beta = beta
         self.alternate = alternate
+        self.weight_scores = weight_scores
+        self.vote = vote
+        self.past_scores = past_scores
+        self.exit_distribution = exit_distribution
+        self.label = label
         self.score = nn.ModuleList()
         self.assign = nn.ModuleList()
         self.register_buffer("shares", torch.empty(0, 0))
@@ -65,7 +85,7 @@ class EENet(LearnedPolicy):
         """Makes the parameters of M fits for E exits and C classes."""
         self.score, self.assign = nn.ModuleList(), nn.ModuleList()
         for k in range(exits):
-            width = classes + 3 + k
+            width = classes + 2 + self.vote + k * self.past_scores
             hidden = max(1, math.ceil(self.hidden * width))
             self.score.append(BankLinear(members, width, 1))
             self.assign.append(
@@ -99,7 +119,8 @@ class EENet(LearnedPolicy):
 
     def _score_loss(self, scores: Tensor, assignment: Tensor, quality: Tensor) -> Tensor:
         """`1/E sum_k sum_n w_nk BCE(s_nk, q_nk)` of each fit, `[M]`."""
-        weights = assignment / assignment.sum(-1, keepdim=True).clamp_min(_EPS)
+        weights = assignment if self.weight_scores else torch.ones_like(assignment)
+        weights = weights / weights.sum(-1, keepdim=True).clamp_min(_EPS)
         errors = F.binary_cross_entropy_with_logits(
             scores, quality.expand_as(scores), reduction="none"
         )
@@ -121,7 +142,9 @@ class EENet(LearnedPolicy):
         members = [score_exits(self.member(m), evidence) for m in range(len(self.budgets))]
         self.calibration_scores = torch.stack(members)
         self.calibration_costs = outputs.costs
-        self.shares = self._forward(evidence)[1].mean(-1)
+        shares = self._forward(evidence)[1].mean(-1)
+        learned = self.exit_distribution == "learned"
+        self.shares = shares if learned else torch.ones_like(shares)  # tilted: geometric
         return self
 
     def at(self, budget: float) -> Rule:
@@ -150,12 +173,13 @@ class EENet(LearnedPolicy):
         """Score logits `[m, N]` at exit k, past scores `[m, N, k + 1]`, votes, and the input."""
         votes = count_votes(votes, evidence)
         vote = votes.amax(-1) / (k + 1)
-        confidences = [1 - evidence.one_minus_max, 1 - evidence.entropy, vote]
+        confidences = [1 - evidence.one_minus_max, 1 - evidence.entropy]
+        confidences += [vote] if self.vote else []
         shown = torch.cat([evidence.log_probs.exp(), torch.stack(confidences, -1)], -1)
         unit: Any = self.score[k]
         count = len(unit.weight[members])
         x = shown.expand(count, -1, -1)
-        if past is not None:
+        if past is not None and self.past_scores:
             x = torch.cat([x, past], -1)
         score = unit(x, members).squeeze(-1)
         new = score.detach().sigmoid().unsqueeze(-1)

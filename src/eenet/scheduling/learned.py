@@ -54,9 +54,9 @@ class LearnedPolicy(Policy):
     def loss(self, evidence: Evidence, quality: Tensor, epoch: int) -> Tensor:
         """Scalar loss of a batch, summed over the fits."""
 
-    @abstractmethod
-    def held_out_loss(self, evidence: Evidence, quality: Tensor) -> Tensor:
-        """Loss `[M]` of each fit, by which its best epoch is chosen."""
+    def held_out_loss(self, evidence: Evidence, quality: Tensor) -> Tensor | None:
+        """Loss `[M]` of each fit, by which its best epoch is chosen; None: the last one counts."""
+        return None
 
     def keep_best(self, losses: Tensor) -> None:
         """Copies the parameters of those fits whose held-out loss `[M]` is the lowest so far."""

@@ -160,10 +160,11 @@ def rule_for(scorer: Scorer, scores: Tensor, costs: Tensor, shares: Tensor, budg
 
     solution = thresholds(solve_budget(cost, budget))
     spent = at_exits(costs, first_exit(scores, solution)).double()
-    return Rule(scorer, solution, float(spent.mean()), _standard_error(spent))
+    return Rule(scorer, solution, float(spent.mean()), standard_error(spent))
 
 
-def _standard_error(values: Tensor) -> float:
+def standard_error(values: Tensor) -> float:
+    """Standard error of the mean of `values` `[N]`."""
     return float(values.std(correction=0) / len(values) ** 0.5)
 
 

@@ -1,0 +1,82 @@
+"""What no policy, and what a policy without any information, can reach."""
+
+import torch
+from torch import Tensor
+
+
+def oracle_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+    """The best curve of a policy that knows every exit's quality in advance.
+
+    For each sample the upper concave envelope of its (cost, quality) points is climbed; the
+    climbs of all samples are bought steepest first (a fractional knapsack, hence exact up to one
+    sample). No policy can come near: much of it is luck of a wrong-then-right exit. With the
+    means of the exits as a single sample, `N = 1`, the curve is that of the best fixed mixture of
+    exits: the best one can do without looking at the samples.
+
+    Args:
+        costs: `[E]` or `[E, N]`.
+        quality: `[E, N]`.
+
+    Returns:
+        Mean cost and mean quality, each `[P]` float64 with non-decreasing cost; draw straight
+        lines between the points (`quality_at`). The first point is the first exit, the last one
+        the best exit of each sample at its least cost: in accuracy, "as early as any is right".
+    """
+    quality = quality.double()
+    costs = costs.double()
+    costs = costs if costs.dim() == 2 else costs[:, None].expand_as(quality)
+    samples = torch.arange(quality.shape[1])
+    at = torch.zeros_like(samples)
+    spent, gained = [], []
+    for _ in range(len(costs)):
+        price = costs - costs[at, samples]
+        gain = quality - quality[at, samples]
+        slope = torch.where(gain > 0, gain / price.clamp_min(1e-300), -torch.inf)
+        slope[price < 0] = -torch.inf
+        steepest, to = slope.max(0)
+        # Of equally steep steps the longest, to end on the envelope's own corners.
+        tied = slope >= steepest * (1 - 1e-12)
+        to = torch.where(tied, costs, -torch.inf).argmax(0)
+        to = torch.where(steepest > 0, to, at)
+        spent.append(costs[to, samples] - costs[at, samples])
+        gained.append(quality[to, samples] - quality[at, samples])
+        at = to
+    cost, gain = torch.cat(spent), torch.cat(gained)
+    useful = gain > 0
+    cost, gain = cost[useful], gain[useful]
+    order = (gain / cost.clamp_min(1e-300)).argsort(descending=True, stable=True)
+    start = torch.zeros(1, dtype=torch.float64, device=cost.device)
+    count = len(samples)
+    return (
+        costs[0].mean() + torch.cat([start, cost[order].cumsum(0)]) / count,
+        quality[0].mean() + torch.cat([start, gain[order].cumsum(0)]) / count,
+    )
+
+
+def mixture_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+    """The best fixed mixture of exits: the upper concave envelope of their means.
+
+    Args:
+        costs: `[E]` or `[E, N]`.
+        quality: `[E, N]`.
+
+    Returns:
+        Cost and quality of the envelope's corners, each `[P]` float64.
+    """
+    means = costs.mean(1) if costs.dim() == 2 else costs
+    return oracle_curve(means[:, None], quality.double().mean(1, keepdim=True))
+
+
+def share_closed(quality: Tensor, floor: Tensor, reference: Tensor) -> Tensor:
+    """Share of the way from a floor (random exits) to a reference (the best heuristic) gone.
+
+    Args:
+        quality: Quality reached, any shape.
+        floor: Quality of the floor, of the same shape.
+        reference: Quality of the reference.
+
+    Returns:
+        1 at the reference, above 1 beyond it; NaN where floor and reference are equal.
+    """
+    way = reference - floor
+    return torch.where(way == 0, torch.nan, (quality - floor) / way)

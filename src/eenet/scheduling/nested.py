@@ -1,0 +1,86 @@
+"""Nested families: one score per exit and sample, one threshold common to all exits.
+
+With a common threshold t a sample leaves at the first exit k with `s_k >= t`, so it goes past exit
+k exactly where `R_k = max(s_1..s_k) < t`. Raising t only adds steps: nobody leaves earlier. The
+mean cost is the first exit's plus `c_{k+1} - c_k` for every step taken, so sorting all R_k once
+gives cost and quality at every threshold exactly.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from eenet.scheduling.thresholds import check_budget
+
+
+class NestedFamily:
+    """All working points of a nested family on N samples.
+
+    Args:
+        scores: `[E, N]`; those of the last exit do not count.
+        costs: `[E]` or `[E, N]`, cumulative.
+    """
+
+    def __init__(self, scores: Tensor, costs: Tensor) -> None:
+        reach = scores[:-1].cummax(0).values
+        self.levels, self._order = reach.flatten().sort()
+        self._samples = scores.shape[1]
+        self.mean_costs = costs.mean(1) if costs.dim() == 2 else costs
+        self.cost = self.climb(costs)
+
+    def climb(self, values: Tensor) -> Tensor:
+        """Mean value at the exit of leaving after the first 0, 1, .. P steps, `[P + 1]` float64.
+
+        Args:
+            values: `[E]` or `[E, N]`.
+        """
+        steps = self._steps(values).cumsum(0) / self._samples
+        return values[0].double().mean() + torch.cat([steps.new_zeros(1), steps])
+
+    def enough(self, quality: Tensor, nothing: float) -> int:
+        """Number of steps after which more surely gain less than `nothing` (two standard errors).
+
+        Args:
+            quality: `[E, N]`.
+            nothing: Gain in mean quality that counts as none.
+        """
+        mean = self.climb(quality)
+        squares = self._steps(quality).square()
+        left = squares.sum() - torch.cat([squares.new_zeros(1), squares.cumsum(0)])
+        best = mean.flip(0).cummax(0).values.flip(0)  # of the working points from each one on
+        error = left.clamp_min(0).sqrt() / self._samples  # of the gain by all the steps left
+        return int((best - mean + 2 * error <= nothing).int().argmax())
+
+    def _steps(self, values: Tensor) -> Tensor:
+        values = values.double()
+        values = values if values.dim() == 2 else values[:, None].expand(-1, self._samples)
+        return values.diff(dim=0).flatten()[self._order]
+
+    def threshold(self, budget: float) -> float:
+        """The largest common threshold whose mean cost stays within the budget.
+
+        Raises:
+            ValueError: If the budget is out of range.
+        """
+        budget = check_budget(budget, self.mean_costs)
+        return self.threshold_after(int((self.cost <= budget * (1 + 1e-9)).sum()) - 1)
+
+    def threshold_after(self, steps: int) -> float:
+        """The threshold at which the first `steps` steps are taken, or fewer where levels tie."""
+        if steps >= len(self.levels):
+            return math.inf
+        above = self.levels[steps]
+        steps = int(torch.searchsorted(self.levels, above))  # equal levels are taken together
+        if steps == 0:
+            return -math.inf
+        below = self.levels[steps - 1]
+        middle = 0.5 * below + 0.5 * above
+        return float(middle if below < middle else above)
+
+
+def common_thresholds(threshold: float, exits: int) -> Tensor:
+    """`[E]` float32: the threshold at every exit but the last, where whoever comes leaves."""
+    thresholds = torch.full((exits,), threshold)
+    thresholds[-1] = -math.inf
+    return thresholds

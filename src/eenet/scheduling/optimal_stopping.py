@@ -1,0 +1,261 @@
+"""EENet+: optimal stopping with the critical price of computation as the score."""
+
+import math
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from eenet.scheduling.evidence import Evidence
+from eenet.scheduling.inputs import CORE, exit_inputs
+from eenet.scheduling.nested import NestedFamily, common_thresholds
+from eenet.scheduling.outputs import ExitOutputs
+from eenet.scheduling.policy import Policy, Rule, standard_error
+from eenet.scheduling.ridge import CrossFit, cross_fit
+from eenet.scheduling.thresholds import at_exits, first_exit
+
+_PRICES = (0, 0.01, 0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+"""Prices of computation in units of the quality's range over the costs' range."""
+_SWITCHES = 24
+"""Working points, evenly spread over the cost, at which the heuristics may take over."""
+_CONFIDENCES = ("one_minus_margin", "one_minus_max", "entropy")
+"""The heuristics among which that choice is made."""
+
+
+class EENetPlus(Policy):
+    """One fit for every budget: leave where going on is not worth its price.
+
+    At a price l per unit of cost, leaving at exit k is worth `q_k - l c_k`. The gain of going on,
+    `G_k(l) = E[q_T - q_k - l (c_T - c_k) | what exits <= k show]` with T > k the exit where the
+    policy at price l then stops, is learned by backward induction (Longstaff and Schwartz 2001):
+    ridge regressions at a grid of prices, cross-fitted, so that the stops T of a sample come from
+    fits that have not seen it. G_k falls with l; made monotone and interpolated it has one zero,
+    the *critical price*. The score is its negative and the threshold is common to all exits, so
+    the rules of all budgets are nested (see `nested`): a larger budget lets nobody leave earlier.
+
+    Learning pays at high prices; at low ones, where gains are as small as their errors, a plain
+    confidence orders samples better. Below the price where the out-of-fold curve says so, the
+    score goes on with the best of margin, max probability and entropy. It stays one number with
+    one threshold, hence nested. The budget is a ceiling: nothing is spent beyond the working point
+    after which more buys nothing out of fold. See docs/method.md.
+
+    Args:
+        folds: Number of folds of the cross-fitting.
+        seed: Seed of the folds.
+        ceiling: Spend less than the budget where more bought nothing on the validation samples.
+        nothing: Quality that counts as nothing there; the gain must stay below it by two standard
+            errors.
+    """
+
+    label = "eenet+"
+    sized_by_data = (*Policy.sized_by_data, "weight", "bias", "prices", "steps")
+    weight: Tensor
+    bias: Tensor
+    prices: Tensor
+    steps: Tensor
+    switch: Tensor
+    confidence: Tensor
+    highest: Tensor
+
+    def __init__(
+        self, folds: int = 5, seed: int = 0, ceiling: bool = True, nothing: float = 5e-4
+    ) -> None:
+        super().__init__()
+        if folds < 2:
+            raise ValueError(f"folds={folds} must be 2 or more")
+        self.folds = folds
+        self.seed = seed
+        self.ceiling = ceiling
+        self.nothing = nothing
+        self.register_buffer("weight", torch.empty(0, 0, 0))  # [E - 1, D, 2 P]: gains, costs
+        self.register_buffer("bias", torch.empty(0, 0))  # [E - 1, 2 P]
+        self.register_buffer("prices", torch.empty(0))  # [P]
+        self.register_buffer("steps", torch.empty(0))  # [E - 1], mean cost of the next step
+        self.register_buffer("switch", torch.tensor(math.inf))
+        self.register_buffer("confidence", torch.tensor(0))
+        self.register_buffer("highest", torch.tensor(math.inf))
+
+    def fit(self, outputs: ExitOutputs) -> Self:
+        """Learns the gains of going on by backward induction, and calibrates out of fold.
+
+        Args:
+            outputs: Labelled outputs, or outputs with qualities, of at least `folds` samples;
+                never those that the network was trained on.
+
+        Raises:
+            ValueError: If there are fewer samples than folds.
+        """
+        evidence, quality = outputs.evidence(), outputs.answer_quality()
+        samples = outputs.num_samples
+        if samples < self.folds:
+            raise ValueError(f"folds={self.folds}: there are only {samples} samples to fit on")
+        full = outputs.mean_costs[-1]  # prices are in quality per cost of the full network
+        costs, mean_costs = (outputs.costs / full).float(), (outputs.mean_costs / full).float()
+        self.prices = _price_grid(quality, mean_costs)
+        self.steps = mean_costs.diff().clamp_min(1e-6)
+        order = torch.randperm(samples, generator=torch.Generator().manual_seed(self.seed))
+        inputs = _all_inputs(evidence)
+        learned = self._induce(inputs, quality, costs, order % self.folds)
+        self._choose_switch(learned, evidence, quality, outputs.costs)
+        scores = self._switched(learned, evidence)
+        family = NestedFamily(scores, outputs.costs)
+        enough = family.enough(quality, self.nothing)
+        self.highest = torch.tensor(family.threshold_after(enough) if self.ceiling else math.inf)
+        # Out-of-fold scores: those of the fit's own samples would be too sure of themselves.
+        self.calibration_scores, self.calibration_costs = scores, outputs.costs
+        return self
+
+    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
+        """Scores by the negative critical price, in quality per cost of the full network."""
+        inputs, state = exit_inputs(k, evidence, state)
+        if k == len(self.steps):
+            return torch.zeros(len(inputs), device=inputs.device), state
+        gain, extra = (inputs @ self.weight[k] + self.bias[k]).chunk(2, dim=1)
+        price = self._price(k, gain * _doubt(inputs)[:, None], extra)
+        return self._switched(-price, evidence), state
+
+    def at(self, budget: float) -> Rule:
+        """The rule whose common threshold keeps `budget` on the calibration samples.
+
+        Raises:
+            ValueError: If the policy was not fitted or the budget is out of range.
+        """
+        if not self.calibration_scores.numel():
+            raise ValueError("this policy was not fitted yet: call fit first")
+        family = NestedFamily(self.calibration_scores, self.calibration_costs)
+        return self.with_threshold(min(family.threshold(budget), float(self.highest)))
+
+    def with_threshold(self, threshold: float) -> Rule:
+        """The rule with this threshold at every exit but the last."""
+        thresholds = common_thresholds(threshold, len(self.calibration_scores))
+        thresholds = thresholds.to(self.calibration_scores)
+        exits = first_exit(self.calibration_scores, thresholds)
+        spent = at_exits(self.calibration_costs, exits).double()
+        return Rule(self, thresholds, float(spent.mean()), standard_error(spent))
+
+    def at_point(self, u: float) -> Rule:
+        """The rule at a working point, for `BudgetControl`.
+
+        Args:
+            u: 0 and below: all leave first; 1 and above: all leave last, or at the ceiling; in
+                between the budget `c_1 + u (c_E - c_1)`.
+        """
+        family = NestedFamily(self.calibration_scores, self.calibration_costs)
+        low, high = float(family.mean_costs[0]), float(family.mean_costs[-1])
+        inside = family.threshold(min(low + max(u, 0.0) * (high - low), high))
+        threshold = -math.inf if u <= 0 else math.inf if u >= 1 else inside
+        return self.with_threshold(min(threshold, float(self.highest)))
+
+    def _induce(
+        self, inputs: list[Tensor], quality: Tensor, costs: Tensor, folds: Tensor
+    ) -> Tensor:
+        """Backward induction: sets the regressions, returns out-of-fold scores `[E, N]`."""
+        exits, samples = quality.shape
+        costs = (costs if costs.dim() == 2 else costs[:, None]).expand(exits, samples)
+        smooth = _smoothed(inputs, quality, folds)[..., None]
+        stopped_quality = smooth[-1].expand(-1, len(self.prices))
+        stopped_cost = costs[-1][:, None].expand(-1, len(self.prices))
+        scores = torch.zeros(exits, samples)
+        weights: list[Tensor] = []
+        biases: list[Tensor] = []
+        for k in reversed(range(exits - 1)):
+            here = costs[k][:, None]
+            gain = cross_fit(inputs[k], stopped_quality - smooth[k], folds, CORE, _doubt(inputs[k]))
+            extra = cross_fit(inputs[k], stopped_cost - here, folds, CORE)
+            weights.insert(0, torch.cat([gain.weight, extra.weight], 1))
+            biases.insert(0, torch.cat([gain.bias, extra.bias]))
+            price = self._price(k, gain.out_of_fold, extra.out_of_fold)
+            scores[k] = -price
+            stops = price[:, None] <= self.prices
+            stopped_quality = torch.where(stops, smooth[k], stopped_quality)
+            stopped_cost = torch.where(stops, here, stopped_cost)
+        if weights:
+            self.weight, self.bias = torch.stack(weights), torch.stack(biases)
+        return scores
+
+    def _price(self, k: int, gain: Tensor, extra: Tensor) -> Tensor:
+        step = self.steps[k]
+        return critical_price(gain - self.prices * extra.clamp_min(float(step)), self.prices, step)
+
+    def _switched(self, scores: Tensor, evidence: Evidence) -> Tensor:
+        """Replaces scores above the switch by the order of the chosen confidence, above it too."""
+        if math.isinf(self.switch):
+            return scores
+        unsure = getattr(evidence, _CONFIDENCES[int(self.confidence)]).clamp(1e-30, 1.0)
+        return torch.where(scores < self.switch, scores, self.switch - unsure.log())
+
+    def _choose_switch(
+        self, scores: Tensor, evidence: Evidence, quality: Tensor, costs: Tensor
+    ) -> None:
+        """Sets the price and the heuristic that give the largest area under the curve."""
+        family = NestedFamily(scores, costs)
+        low, high = float(family.mean_costs[0]), float(family.mean_costs[-1])
+        grid = torch.linspace(low, high, 65, dtype=torch.float64)
+
+        def area() -> float:
+            candidate = NestedFamily(self._switched(scores, evidence), costs)
+            at = torch.searchsorted(candidate.cost, grid, right=True) - 1
+            return float(candidate.climb(quality)[at.clamp_min(0)].mean())
+
+        self.switch = torch.tensor(math.inf)
+        best = (area(), math.inf, 0)
+        never = float(scores.min()) - 1.0
+        for budget in torch.linspace(low, high, _SWITCHES + 1).tolist()[:-1]:
+            switch = max(family.threshold(budget), never)
+            for index in range(len(_CONFIDENCES)):
+                self.switch, self.confidence = torch.tensor(switch), torch.tensor(index)
+                best = max(best, (area(), switch, index))
+        self.switch, self.confidence = torch.tensor(best[1]), torch.tensor(best[2])
+
+
+def critical_price(gains: Tensor, prices: Tensor, step: Tensor) -> Tensor:
+    """The price at which the gain of going on falls to zero.
+
+    Args:
+        gains: `[N, P]`, gain of going on at each price; made non-increasing by taking the mean of
+            its least non-increasing majorant and its largest non-increasing minorant.
+        prices: `[P]`, increasing.
+        step: Cost of the next step, the slope of the gain beyond both ends.
+
+    Returns:
+        `[N]`: interpolated where the gain changes sign within the prices, extrapolated beyond.
+    """
+    falling = 0.5 * (gains.cummin(1).values + gains.flip(1).cummax(1).values.flip(1))
+    positive = (falling > 0).sum(1)
+    left = (positive - 1).clamp(0, len(prices) - 2)
+    above = falling.gather(1, left[:, None])[:, 0]
+    below = falling.gather(1, left[:, None] + 1)[:, 0]
+    share = (above / (above - below).clamp_min(1e-12)).clamp(0, 1)
+    inner = torch.lerp(prices[left], prices[left + 1], share)
+    inner = torch.where(positive == 0, prices[0] + above / step, inner)
+    return torch.where(positive == len(prices), prices[-1] + below / step, inner)
+
+
+def _doubt(inputs: Tensor) -> Tensor:
+    """`[N]`: what the gain of going on and its variance are roughly proportional to."""
+    return inputs[:, 0] + 0.01
+
+
+def _smoothed(inputs: list[Tensor], quality: Tensor, folds: Tensor) -> Tensor:
+    """`[E, N]`: half the quality, half its out-of-fold prediction; less variance, little bias."""
+    best = quality.max()
+    fits: list[CrossFit] = [
+        cross_fit(x, (best - q)[:, None], folds, CORE, _doubt(x))
+        for x, q in zip(inputs, quality, strict=True)
+    ]
+    predicted = torch.stack([best - fit.out_of_fold[:, 0] for fit in fits])
+    return 0.5 * quality + 0.5 * predicted
+
+
+def _all_inputs(evidence: Evidence) -> list[Tensor]:
+    state, inputs = None, []
+    for k in range(len(evidence.log_probs)):
+        shown, state = exit_inputs(k, evidence.at(k), state)
+        inputs.append(shown)
+    return inputs
+
+
+def _price_grid(quality: Tensor, mean_costs: Tensor) -> Tensor:
+    span = float(mean_costs[-1] - mean_costs[0]) or float(mean_costs[-1])
+    worth = float(quality.max() - quality.min()) or 1.0
+    return torch.tensor(_PRICES) * worth / span

@@ -1,0 +1,112 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eenet.metrics import (
+    area,
+    budget_at,
+    mixture_curve,
+    oracle_curve,
+    paired_difference,
+    quality_at,
+    share_closed,
+)
+
+COST = torch.tensor([3.0, 1.0, 2.0])
+QUALITY = torch.tensor([0.9, 0.5, 0.7])
+
+
+def test_quality_at_by_hand():
+    found = quality_at(COST, QUALITY, torch.tensor([0.5, 1.0, 1.5, 3.0, 9.0]))
+    assert math.isnan(found[0])
+    assert found[1:].tolist() == pytest.approx([0.5, 0.6, 0.9, 0.9])
+
+
+def test_budget_at_by_hand():
+    found = budget_at(COST, QUALITY, torch.tensor([0.4, 0.5, 0.6, 0.9, 0.95]))
+    assert found.tolist() == pytest.approx([1.0, 1.0, 1.5, 3.0, math.inf])
+    falling = budget_at(
+        torch.tensor([1.0, 2, 3]), torch.tensor([0.5, 0.9, 0.8]), torch.tensor([0.85])
+    )
+    assert float(falling) == pytest.approx(1.875)
+
+
+def test_area_by_hand():
+    assert area(COST, QUALITY, 1.0, 3.0) == pytest.approx(0.7)
+    assert area(COST, QUALITY, 2.0, 4.0) == pytest.approx(0.85)
+    with pytest.raises(ValueError, match="low=2"):
+        area(COST, QUALITY, 2.0, 2.0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 8), st.integers(0, 10**6))
+def test_quality_at_against_numpy(points, seed):
+    rng = np.random.default_rng(seed)
+    cost, quality = np.sort(rng.random(points)) + 1, rng.random(points)
+    budgets = rng.random(5) + 1.0
+    expected = np.interp(budgets, cost, quality, left=np.nan)
+    found = quality_at(*map(torch.from_numpy, (cost, quality, budgets)))
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-9)
+
+
+def test_paired_intervals_cover_together():
+    """In 200 repetitions with two equal policies, all budgets are covered in about 95 %."""
+    generator = torch.Generator().manual_seed(0)
+    covered = 0
+    for seed in range(200):
+        common = torch.rand(4, 300, generator=generator) * 0.3
+        first, second = (
+            (common + torch.rand(4, 300, generator=generator) < 0.7).float() for _ in range(2)
+        )
+        found = paired_difference(first, second, resamples=200, seed=seed)
+        covered += bool(((found.low <= 0) & (found.high >= 0)).all())
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_paired_difference_degenerate_and_bad():
+    same = torch.ones(2, 50)
+    found = paired_difference(same, same, resamples=10)
+    assert found.low.tolist() == found.high.tolist() == [0, 0]
+    with pytest.raises(ValueError, match="first and second"):
+        paired_difference(same, same[:1])
+    with pytest.raises(ValueError, match="level=1"):
+        paired_difference(same, same, level=1)
+
+
+def test_oracle_against_brute_force():
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(5):
+        costs = torch.rand(3, 4, generator=generator).cumsum(0) + 0.1
+        quality = torch.rand(3, 4, generator=generator)
+        cost, value = oracle_curve(costs, quality)
+        assert (cost.diff() >= 0).all()
+        every = torch.tensor(list(itertools.product(range(3), repeat=4)))
+        spent, reached = (v.gather(0, every.reshape(-1, 4)).mean(1) for v in (costs, quality))
+        for c, v in zip(cost, value, strict=True):  # corners are assignments, and none is better
+            assert float(v) == pytest.approx(float(reached[spent <= c + 1e-6].max()), abs=1e-6)
+
+
+def test_oracle_of_right_and_wrong_leaves_as_early_as_any_exit_is_right():
+    costs = torch.tensor([1.0, 2.0, 4.0])
+    quality = torch.tensor([[1.0, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0]])
+    cost, value = oracle_curve(costs, quality)
+    assert (float(cost[-1]), float(value[-1])) == pytest.approx(((1 + 2 + 4 + 1) / 4, 0.75))
+
+
+def test_mixture_skips_exits_under_the_envelope():
+    quality = torch.tensor([[0.2], [0.3], [0.8], [0.7]])
+    cost, value = mixture_curve(torch.tensor([1.0, 2.0, 3.0, 4.0]), quality)
+    assert cost.tolist() == pytest.approx([1, 3])
+    assert value.tolist() == pytest.approx([0.2, 0.8])
+
+
+def test_share_closed():
+    floor, best = torch.tensor([0.5, 0.5]), torch.tensor([0.7, 0.5])
+    found = share_closed(torch.tensor([0.8, 0.6]), floor, best)
+    assert float(found[0]) == pytest.approx(1.5)
+    assert math.isnan(found[1])

@@ -28,7 +28,7 @@ class TorchvisionBackbone(MultiExitNetwork):
         exits: Names of the modules behind which early exits stand, in the order in which they run:
             "layer1", or with dots "features.3", "encoder.layers.encoder_layer_5".
         num_classes: Number of classes. If the weights are for another number, the classifier's
-            linear layer starts anew.
+            last layer starts anew.
         weights: One of torchvision's weights by name ("IMAGENET1K_V2", "DEFAULT"), the path of a
             file with a state_dict of this network, or None for random ones.
         freeze: Whether the backbone and the last exit stay as they are, batch statistics and
@@ -93,7 +93,7 @@ def _load(
         model = torchvision.models.get_model(name, weights=weights, **options)
     elif Path(weights).is_file():
         state = torch.load(weights, map_location="cpu", weights_only=True)
-        # The classifier comes last, so that the last entry is its bias.
+        # The classifier comes last, so that the last entry is its bias or weight.
         classes = len(list(state.values())[-1])
         model = torchvision.models.get_model(name, num_classes=classes, **options)
         model.load_state_dict(state)
@@ -108,16 +108,21 @@ def _load(
 
 
 def _fit_classifier(model: nn.Module, num_classes: int, freeze: bool) -> None:
-    path, linear = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
-    if linear.out_features == num_classes:
+    # The last layer with weights: linear everywhere but in SqueezeNet, which ends in a 1x1 one.
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    path, last = layers[-1]
+    classes, width = last.weight.shape[:2]
+    if classes == num_classes:
         return
     if freeze:
         raise ValueError(
-            f"num_classes={num_classes}, but the weights are for {linear.out_features}: "
-            "freeze=true would keep a classifier that was never trained"
+            f"num_classes={num_classes}, but the weights are for {classes}: freeze=true would "
+            "keep a classifier that was never trained"
         )
+    linear = isinstance(last, nn.Linear)
+    new = nn.Linear(width, num_classes) if linear else nn.Conv2d(width, num_classes, 1)
     parent, _, child = path.rpartition(".")
-    setattr(model.get_submodule(parent), child, nn.Linear(linear.in_features, num_classes))
+    setattr(model.get_submodule(parent), child, new)
 
 
 class _Tracer(fx.Tracer):

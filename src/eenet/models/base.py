@@ -90,3 +90,18 @@ def narrow(state: State, keep: Tensor) -> State:
         The same nesting, every tensor indexed along its first dimension.
     """
     return pytree.tree_map_only(Tensor, lambda tensor: tensor[keep], state)
+
+
+def check_exits(exits: Sequence[int], last: int) -> list[int]:
+    """Checks exit positions, counted from 1, of a network with `last` places for an exit.
+
+    Raises:
+        ValueError: If the positions are not increasing, out of range, or do not end at `last`.
+    """
+    exits = list(exits)
+    if not exits or exits != sorted(set(exits)) or exits[0] < 1 or exits[-1] != last:
+        raise ValueError(
+            f"exits={exits} must be increasing positions from 1 to {last}, the last of them {last} "
+            "(the end of the network)"
+        )
+    return exits

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from eenet.models.base import MultiExitNetwork
+from eenet.models.base import MultiExitNetwork, check_exits
 from eenet.models.heads import image_head
 
 _BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -84,21 +84,6 @@ class CifarResNet(MultiExitNetwork):
         # corrupted memory in it (torch 2.14, backward pass on CPU).
         if all(width % 8 == 0 for width in widths):
             self.to(memory_format=torch.channels_last)
-
-
-def check_exits(exits: Sequence[int], last: int) -> list[int]:
-    """Checks exit positions, counted from 1, of a network with `last` places for an exit.
-
-    Raises:
-        ValueError: If the positions are not increasing, out of range, or do not end at `last`.
-    """
-    exits = list(exits)
-    if not exits or exits != sorted(set(exits)) or exits[0] < 1 or exits[-1] != last:
-        raise ValueError(
-            f"exits={exits} must be increasing positions from 1 to {last}, the last of them {last} "
-            "(the end of the network)"
-        )
-    return exits
 
 
 def _residual(

@@ -1,0 +1,51 @@
+"""Tables in any of the forms in which users keep them."""
+
+from pathlib import Path
+from typing import Any
+
+_READERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json"}
+
+
+def read_table(source: str | list[str], split: str, config_name: str | None = None) -> Any:
+    """Reads one split as a `datasets.Dataset`.
+
+    Args:
+        source: Hub id, file or files, folder of `save_to_disk`, or folder of files whose names
+            begin with the split's.
+        split: Name of the split, where the source has several.
+        config_name: Configuration of the hub's data set.
+
+    Raises:
+        FileNotFoundError: If a file does not exist, or a folder holds no such split.
+        ValueError: If files are of an unknown kind.
+    """
+    import datasets
+
+    paths = [Path(path) for path in ([source] if isinstance(source, str) else source)]
+    if len(paths) == 1 and paths[0].is_dir():
+        folder = paths[0]
+        if (folder / "state.json").is_file():
+            return datasets.load_from_disk(str(folder))
+        if (folder / "dataset_dict.json").is_file():
+            table = datasets.load_from_disk(str(folder))
+            if split not in table:
+                raise FileNotFoundError(f"{folder} holds the splits {list(table)}, not {split!r}")
+            return table[split]
+        paths = sorted(path for path in folder.glob(f"{split}*") if path.suffix in _READERS)
+        if not paths:
+            raise FileNotFoundError(
+                f"{folder} holds neither what save_to_disk writes nor files named {split}* that "
+                f"end in {sorted(_READERS)}"
+            )
+    elif len(paths) == 1 and paths[0].suffix not in _READERS and not paths[0].exists():
+        return datasets.load_dataset(source, config_name, split=split)
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"no such file: {missing}")
+    kinds = {path.suffix for path in paths}
+    if len(kinds) != 1 or not kinds <= set(_READERS):
+        raise ValueError(f"files must all end in one of {sorted(_READERS)}, got {sorted(kinds)}")
+    suffix = kinds.pop()
+    options = {"sep": "\t"} if suffix == ".tsv" else {}
+    files = [str(path) for path in paths]
+    return datasets.load_dataset(_READERS[suffix], data_files=files, split="train", **options)

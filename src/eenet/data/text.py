@@ -1,0 +1,249 @@
+"""Text classification from a hub, parquet or csv files, or a folder of `save_to_disk`."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, RandomSampler
+
+from eenet.data.sentences import Sentences, SimilarLengthBatches, identity, tokenise
+from eenet.data.splits import Split, SplitDataModule, split_indices
+from eenet.data.tables import read_table
+from eenet.extras import require
+
+
+class TextClassification(SplitDataModule):
+    """Sentences with a class each, tokenised once and kept in memory as one flat tensor.
+
+    Batches are `({"input_ids", "attention_mask"}, labels)`: int64 `[B, T]`, `[B, T]` and `[B]`,
+    padded to the longest sentence of the batch. Training batches hold sentences of similar
+    length, in random order; all others keep the order of the data.
+
+    `train` and `test` are each a hub id, files (parquet, csv, tsv, json; one path or several), a
+    folder of `save_to_disk`, or a folder of files named after the splits.
+
+    Args:
+        tokenizer: The tokenizer: a name on the Hugging Face hub or a local folder.
+        train: The data to divide into training, validation and calibration splits.
+        test: The test data; None for another split of `train`.
+        num_classes: Number of classes C.
+        config_name: Configuration of the hub's data set ("sst2" of GLUE).
+        train_split: Name of the training split in `train`, where that has splits.
+        test_split: Name of the test split.
+        text_column: Column of the texts.
+        label_column: Column of the labels, which are 0 ... C - 1 or names.
+        label_names: The C names in the order of the classes, if labels are names.
+        max_length: Tokens at which a sentence is cut, special ones included.
+        val_size: Samples held out for validation.
+        cal_size: Samples held out for calibration.
+        split_seed: Seed of the split; keep it fixed over the seeds of an experiment.
+        batch_size: Samples per training batch.
+        eval_batch_size: Samples per batch everywhere else.
+        num_workers: Worker processes; 0 is fastest for tokens in memory.
+        predict_split: Which split `predict` reads.
+
+    Raises:
+        ModuleNotFoundError: At set-up, if transformers is not installed.
+        FileNotFoundError: At set-up, if a path does not exist or holds no such split.
+        ValueError: If `label_names` are not `num_classes` names. At set-up, if the tokenizer cannot
+            be loaded or knows hardly any of the words, a column is missing, a text is empty, or a
+            label is no class.
+    """
+
+    def __init__(
+        self,
+        tokenizer: str,
+        train: list[str] | str,
+        num_classes: int,
+        test: list[str] | str | None = None,
+        config_name: str | None = None,
+        train_split: str = "train",
+        test_split: str = "test",
+        text_column: str = "text",
+        label_column: str = "label",
+        label_names: list[str] | None = None,
+        max_length: int = 128,
+        val_size: int = 2000,
+        cal_size: int = 0,
+        split_seed: int = 0,
+        batch_size: int = 32,
+        eval_batch_size: int = 128,
+        num_workers: int = 0,
+        predict_split: Split = "test",
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, num_workers, predict_split)
+        if label_names is not None and len(label_names) != num_classes:
+            raise ValueError(f"label_names={label_names} must have num_classes={num_classes} names")
+        self.tokenizer = tokenizer
+        self.sources = {"train": train, "test": train if test is None else test}
+        self.split_names = {"train": train_split, "test": test_split}
+        self.num_classes = num_classes
+        self.config_name = config_name
+        self.text_column = text_column
+        self.label_column = label_column
+        self.label_names = label_names
+        self.max_length = max_length
+        self.sizes = {"val": val_size, "cal": cal_size}
+        self.split_seed = split_seed
+        self._splits: dict[str, Sentences] = {}
+
+    @property
+    def has_calibration(self) -> bool:
+        """Whether there is a calibration split."""
+        return self.sizes["cal"] > 0
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads, tokenises and splits the texts once."""
+        if self._splits:
+            return
+        auto = require("transformers", "text").AutoTokenizer
+        try:
+            tokenizer = auto.from_pretrained(self.tokenizer)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"tokenizer={self.tokenizer!r} cannot be loaded: {error}") from error
+        rest = self._load("train", tokenizer)
+        parts = split_indices(len(rest), self.sizes, self.split_seed)
+        self._splits = {name: rest.select(index) for name, index in parts.items()}
+        self._splits["test"] = self._load("test", tokenizer)
+
+    def loader(self, split: Split, training: bool) -> DataLoader[Any]:
+        """The loader of a split."""
+        data = self._splits[split]
+        options: dict[str, Any] = {"num_workers": self.num_workers, "collate_fn": identity}
+        if not training:
+            return DataLoader(data, batch_size=self.eval_batch_size, **options)
+        batches = SimilarLengthBatches(RandomSampler(data), self.batch_size, True, data.lengths)
+        return DataLoader(data, batch_sampler=batches, **options)
+
+    def _load(self, which: str, tokenizer: Any) -> Sentences:
+        where = f"{which}={self.sources[which]!r}"
+        table = read_table(self.sources[which], self.split_names[which], self.config_name)
+        for field in ("text_column", "label_column"):
+            if getattr(self, field) not in table.column_names:
+                raise ValueError(
+                    f"{field}={getattr(self, field)!r}: {where} has the columns "
+                    f"{table.column_names}"
+                )
+        texts, labels = list(table[self.text_column]), list(table[self.label_column])
+        for row, text in enumerate(texts):
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(
+                    f"{where}: row {row} of {self.text_column!r} holds no text but {text!r}; "
+                    "remove such rows"
+                )
+        return tokenise(texts, self._classes(labels, where), tokenizer, self.max_length, where)
+
+    def _classes(self, labels: list[Any], where: str) -> Tensor:
+        if self.label_names is not None:
+            index = {name: number for number, name in enumerate(self.label_names)}
+            labels = [index.get(label, label) for label in labels]
+        wrong = {x for x in labels if not isinstance(x, int) or not 0 <= x < self.num_classes}
+        if wrong:
+            raise ValueError(
+                f"{where}: {self.label_column!r} holds {sorted(wrong, key=str)[:5]}, which are no "
+                f"classes from 0 to {self.num_classes - 1}; set num_classes, or label_names if "
+                "they are names"
+            )
+        return torch.tensor(labels, dtype=torch.int64)
+
+
+class SST2(TextClassification):
+    """SST-2 as in GLUE (Socher et al. 2013, Wang et al. 2019): positive or negative sentences.
+
+    GLUE keeps the test labels to itself; papers report on its validation split of 872 sentences,
+    which is "test" here. Validation is held out of the 67,349 training phrases.
+
+    Args:
+        tokenizer: The tokenizer: a name on the Hugging Face hub or a local folder.
+        train: Hub id, files or folder of the data.
+        test: The same for the test data; None for the validation split of `train`.
+        config_name: Configuration on the hub; not used for local data.
+        max_length: Tokens at which a sentence is cut; the longest has 66 by BERT's tokenizer.
+        val_size: Samples held out for validation.
+        cal_size: Samples held out for calibration.
+        split_seed: Seed of the split.
+        batch_size: Samples per training batch.
+        eval_batch_size: Samples per batch everywhere else.
+        num_workers: Worker processes.
+        predict_split: Which split `predict` reads.
+    """
+
+    def __init__(
+        self,
+        tokenizer: str = "bert-base-uncased",
+        train: list[str] | str = "nyu-mll/glue",
+        test: list[str] | str | None = None,
+        config_name: str | None = "sst2",
+        max_length: int = 128,
+        val_size: int = 3367,
+        cal_size: int = 0,
+        split_seed: int = 0,
+        batch_size: int = 32,
+        eval_batch_size: int = 128,
+        num_workers: int = 0,
+        predict_split: Split = "test",
+    ) -> None:
+        super().__init__(
+            tokenizer=tokenizer,
+            train=train,
+            num_classes=2,
+            test=test,
+            config_name=config_name,
+            test_split="validation",
+            text_column="sentence",
+            max_length=max_length,
+            val_size=val_size,
+            cal_size=cal_size,
+            split_seed=split_seed,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            predict_split=predict_split,
+        )
+
+
+class AGNews(TextClassification):
+    """AG News (Zhang et al. 2015): World, Sports, Business, Sci/Tech; 120,000 + 7,600 articles.
+
+    Args:
+        tokenizer: The tokenizer: a name on the Hugging Face hub or a local folder.
+        train: Hub id, files or folder of the data.
+        test: The same for the test data; None for the test split of `train`.
+        max_length: Tokens at which an article is cut.
+        val_size: Samples held out for validation.
+        cal_size: Samples held out for calibration.
+        split_seed: Seed of the split.
+        batch_size: Samples per training batch.
+        eval_batch_size: Samples per batch everywhere else.
+        num_workers: Worker processes.
+        predict_split: Which split `predict` reads.
+    """
+
+    def __init__(
+        self,
+        tokenizer: str = "bert-base-uncased",
+        train: list[str] | str = "fancyzhx/ag_news",
+        test: list[str] | str | None = None,
+        max_length: int = 128,
+        val_size: int = 2000,
+        cal_size: int = 0,
+        split_seed: int = 0,
+        batch_size: int = 32,
+        eval_batch_size: int = 128,
+        num_workers: int = 0,
+        predict_split: Split = "test",
+    ) -> None:
+        super().__init__(
+            tokenizer=tokenizer,
+            train=train,
+            num_classes=4,
+            test=test,
+            max_length=max_length,
+            val_size=val_size,
+            cal_size=cal_size,
+            split_seed=split_seed,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            predict_split=predict_split,
+        )

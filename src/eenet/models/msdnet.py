@@ -1,0 +1,234 @@
+"""Multi-scale dense networks (Huang et al. 2018)."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from eenet.models.base import MultiExitNetwork
+
+
+class MSDNet(MultiExitNetwork):
+    """MSDNet: dense features on several scales, so that early exits too see coarse ones.
+
+    The state is the list of the scales' feature maps, finest first, `[B, C_s, H / 2^s, W / 2^s]`;
+    every exit reads the coarsest. Layers and options are those of the paper's section 4 and
+    appendix A and of the authors' PyTorch code, where the number of scales is the length of the
+    growth factors. EENet's "MSDNet35-5" (Ilhan et al. 2024) is `base=7, step=7, num_exits=5,
+    channels=32, growth_rate=16, growth_factors=[1, 2, 4, 4], bottleneck_factors=[1, 2, 4, 4],
+    stem="imagenet", num_classes=1000`.
+
+    Args:
+        base: Layers before the first exit.
+        step: Layers between exits.
+        num_exits: Number of exits.
+        step_mode: "even" (`step` layers between all exits) or "lin_grow" (`step * k + 1` layers
+            between exits k and k + 1).
+        growth_factors: For each scale, from the finest, by how much its channels and its growth
+            exceed `channels` and `growth_rate`.
+        channels: Channels of the stem at factor 1.
+        growth_rate: Channels that a layer adds to a scale at factor 1.
+        bottleneck: Whether a 1x1 convolution comes before each 3x3.
+        bottleneck_factors: For each scale, the most channels that a bottleneck leaves, in units
+            of the channels that its 3x3 convolution makes.
+        prune: Which fine scales are dropped on the way: "max", one at the end of each of as many
+            equal parts of the network as there are scales; "min", only those that reach no exit
+            any more (which "max" drops too, where the authors' code computes them in vain).
+        reduction: Fraction of the channels that a transition keeps; transitions stand where "max"
+            drops a scale, or at a third and two thirds of the depth with "min". 0 leaves them out.
+        stem: "cifar" (3x3 at full resolution, heads of 128 channels) or "imagenet" (7x7 with
+            stride 2 and max pooling, heads as wide as the coarsest scale).
+        num_classes: Number of classes.
+        in_channels: Channels of the input images.
+
+    Raises:
+        ValueError: If an option is unknown or out of its range, the factors differ in length, or
+            a coarser scale grows by an odd number (half comes from the next finer scale).
+    """
+
+    def __init__(
+        self,
+        base: int = 4,
+        step: int = 2,
+        num_exits: int = 7,
+        step_mode: Literal["even", "lin_grow"] = "even",
+        growth_factors: Sequence[int] = (1, 2, 4),
+        channels: int = 16,
+        growth_rate: int = 6,
+        bottleneck: bool = True,
+        bottleneck_factors: Sequence[int] = (1, 2, 4),
+        prune: Literal["max", "min"] = "max",
+        reduction: float = 0.5,
+        stem: Literal["cifar", "imagenet"] = "cifar",
+        num_classes: int = 100,
+        in_channels: int = 3,
+    ) -> None:
+        scales = len(growth_factors)
+        for name, value in {"base": base, "step": step, "num_exits": num_exits}.items():
+            if value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+        if scales == 0 or len(bottleneck_factors) != scales:
+            raise ValueError(
+                f"bottleneck_factors={list(bottleneck_factors)} must have one factor for each of "
+                f"growth_factors={list(growth_factors)}, and there must be at least one"
+            )
+        if any(growth_rate * factor % 2 for factor in growth_factors[1:]):
+            raise ValueError(
+                f"growth_rate={growth_rate} times each of growth_factors={list(growth_factors)} "
+                "from the second on must be even"
+            )
+        if not 0 <= reduction <= 1:
+            raise ValueError(f"reduction={reduction} must lie between 0 and 1")
+        if step_mode not in ("even", "lin_grow"):
+            raise ValueError(f"step_mode={step_mode!r} must be 'even' or 'lin_grow'")
+        if prune not in ("max", "min"):
+            raise ValueError(f"prune={prune!r} must be 'max' or 'min'")
+
+        steps = [
+            base,
+            *(step if step_mode == "even" else step * k + 1 for k in range(1, num_exits)),
+        ]
+        depth = sum(steps)
+        transitions = {depth // 3, 2 * depth // 3} if prune == "min" else set()
+        widths = bottleneck_factors if bottleneck else None
+        stages: list[nn.Module] = []
+        heads: list[nn.Module] = []
+        stage: list[nn.Module] = [_Stem(stem, in_channels, [channels * f for f in growth_factors])]
+        kept = planned = scales
+        layer = 0
+        for layers in steps:
+            for _ in range(layers):
+                layer += 1
+                before, planned_before = kept, planned
+                if prune == "max":
+                    planned = scales - (layer - 1) // math.ceil(depth / scales)
+                # Each layer carries a scale one step coarser: what is finer reaches no exit.
+                kept = min(planned, depth - layer + 1)
+                stage.append(_Layer(channels, growth_rate, growth_factors, widths, before, kept))
+                channels += growth_rate
+                if reduction and (layer in transitions or planned < planned_before):
+                    reduced = int(reduction * channels)
+                    stage.append(_Transition(channels, reduced, growth_factors[-kept:]))
+                    channels = reduced
+            stages.append(nn.Sequential(*stage))
+            heads.append(_Head(channels * growth_factors[-1], num_classes, stem))
+            stage = []
+        super().__init__(stages, heads, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+
+class _Stem(nn.Module):
+    """Makes the scales out of the image, each from the next finer one."""
+
+    def __init__(self, stem: str, in_channels: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        if stem == "cifar":
+            first = _conv(in_channels, channels[0], 3)
+        elif stem == "imagenet":
+            first = _conv(in_channels, channels[0], 7, stride=2)
+            first.append(nn.MaxPool2d(3, stride=2, padding=1))
+        else:
+            raise ValueError(f"stem={stem!r} must be 'cifar' or 'imagenet'")
+        coarser = (
+            _conv(channels[s - 1], channels[s], 3, stride=2) for s in range(1, len(channels))
+        )
+        self.scales = nn.ModuleList([first, *coarser])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        state = []
+        for scale in self.scales:
+            x = scale(x)
+            state.append(x)
+        return state
+
+
+class _Layer(nn.Module):
+    """Adds channels to each kept scale: from itself and, half of them, from the next finer one."""
+
+    def __init__(
+        self,
+        channels: int,
+        growth_rate: int,
+        factors: Sequence[int],
+        widths: Sequence[int] | None,
+        before: int,
+        kept: int,
+    ) -> None:
+        super().__init__()
+        self.dropped = before - kept
+        self.same = nn.ModuleList()
+        self.down = nn.ModuleList()
+        finest = len(factors) - before
+        for s in range(len(factors) - kept, len(factors)):
+            growth = growth_rate * factors[s]
+            if s > finest:
+                growth //= 2
+                width = None if widths is None else widths[s - 1] * growth
+                self.down.append(_grow(channels * factors[s - 1], growth, width, stride=2))
+            width = None if widths is None else widths[s] * growth
+            self.same.append(_grow(channels * factors[s], growth, width))
+
+    def forward(self, state: list[Tensor]) -> list[Tensor]:
+        finer: list[Tensor | None] = [None, *state[:-1]]
+        # The finest scale of the network has no finer one to draw from, and so no `down`.
+        down = iter(self.down)
+        grown = []
+        for same, x, fine in zip(
+            self.same, state[self.dropped :], finer[self.dropped :], strict=True
+        ):
+            new = [x] if fine is None else [x, next(down)(fine)]
+            grown.append(torch.cat([*new, same(x)], dim=1))
+        return grown
+
+
+class _Transition(nn.Module):
+    """Reduces the channels of every scale by a 1x1 convolution."""
+
+    def __init__(self, channels: int, reduced: int, factors: Sequence[int]) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(_conv(channels * f, reduced * f, 1) for f in factors)
+
+    def forward(self, state: list[Tensor]) -> list[Tensor]:
+        return [scale(x) for scale, x in zip(self.scales, state, strict=True)]
+
+
+class _Head(nn.Module):
+    """Classifies the coarsest scale: two 3x3 convolutions with stride 2, pooling, linear."""
+
+    def __init__(self, channels: int, num_classes: int, stem: str) -> None:
+        super().__init__()
+        width = 128 if stem == "cifar" else channels
+        self.layers = nn.Sequential(
+            _conv(channels, width, 3, stride=2),
+            _conv(width, width, 3, stride=2),
+            # The authors pool 2x2, which is all that is left of 32 x 32 or 224 x 224 images here.
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(width, num_classes),
+        )
+
+    def forward(self, state: list[Tensor]) -> Tensor:
+        logits: Tensor = self.layers(state[-1])
+        return logits
+
+
+def _conv(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(out),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _grow(channels: int, out: int, width: int | None, stride: int = 1) -> nn.Sequential:
+    """A 3x3 convolution, after a 1x1 one to at most `width` channels if that is given."""
+    if width is None:
+        return _conv(channels, out, 3, stride)
+    inner = min(channels, width)
+    return nn.Sequential(*_conv(channels, inner, 1), *_conv(inner, out, 3, stride))

@@ -1,0 +1,219 @@
+"""Exits for torchvision's classification networks, attached by the names of their modules."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torchvision
+from torch import Tensor, fx, nn
+from torchvision.ops import Permute
+
+from eenet.models.base import MultiExitNetwork
+from eenet.models.heads import image_head
+
+
+class TorchvisionBackbone(MultiExitNetwork):
+    """A torchvision classifier with exits behind named modules and its own classifier at the end.
+
+    The network is cut where the named modules end, by tracing only the `forward` of the modules
+    around them; everything else runs as torchvision wrote it. The last exit is the original
+    network, bit for bit. Early heads normalise their features (batch norm, or layer norm for
+    tokens), pool them or take the class token, and classify.
+
+    Args:
+        name: torchvision's name of the network, such as "resnet50", "efficientnet_b0",
+            "convnext_tiny" or "vit_b_16".
+        exits: Names of the modules behind which early exits stand, in the order in which they run:
+            "layer1", or with dots "features.3", "encoder.layers.encoder_layer_5".
+        num_classes: Number of classes. If the weights are for another number, the classifier's
+            last layer starts anew.
+        weights: One of torchvision's weights by name ("IMAGENET1K_V2", "DEFAULT"), the path of a
+            file with a state_dict of this network, or None for random ones.
+        freeze: Whether the backbone and the last exit stay as they are, batch statistics and
+            dropout included, so that only the early heads train.
+        head_convs: 3x3 convolutions in each early head before its pooling.
+        image_size: Height and width of the input images, for a ViT of another size than its usual.
+
+    Raises:
+        ValueError: If torchvision has no such network or weights, an exit is no module of it, is
+            out of order or is bypassed by a connection, or a new classifier would be frozen.
+        FileNotFoundError: If `weights` looks like a path and there is no such file.
+    """
+
+    def __init__(
+        self,
+        name: str = "resnet50",
+        exits: Sequence[str] = ("layer1", "layer2", "layer3"),
+        num_classes: int = 1000,
+        weights: str | None = None,
+        freeze: bool = False,
+        head_convs: int = 0,
+        image_size: int | None = None,
+    ) -> None:
+        model = _load(name, num_classes, weights, freeze, image_size)
+        *stages, classifier = _cut(model, list(exits))
+        shapes = _feature_shapes(stages, getattr(model, "image_size", image_size or 224))
+        # Swin's features are the only maps with channels last.
+        last = isinstance(model, torchvision.models.SwinTransformer)
+        early = [_head(shape, num_classes, head_convs, last) for shape in shapes[:-1]]
+        super().__init__(stages, [*early, classifier], num_classes)
+        self.freeze = freeze
+        if freeze:
+            self.stages.requires_grad_(False)
+            self.heads[-1].requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training mode, in which a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze:
+            self.stages.eval()
+            self.heads[-1].eval()
+        return self
+
+
+def _load(
+    name: str, num_classes: int, weights: str | None, freeze: bool, image_size: int | None
+) -> nn.Module:
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise ValueError(
+            f"name={name!r} is none of torchvision's classification networks; see "
+            "torchvision.models.list_models(module=torchvision.models)"
+        )
+    # Only ViTs are built for one size.
+    fixed = image_size is not None and name.startswith("vit")
+    options: dict[str, Any] = {"image_size": image_size} if fixed else {}
+    known = [entry.name for entry in torchvision.models.get_model_weights(name)]
+    model: nn.Module
+    if weights is None:
+        model = torchvision.models.get_model(name, num_classes=num_classes, **options)
+    elif weights in ("DEFAULT", *known):
+        model = torchvision.models.get_model(name, weights=weights, **options)
+    elif Path(weights).is_file():
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        # The classifier comes last, so that the last entry is its bias or weight.
+        classes = len(list(state.values())[-1])
+        model = torchvision.models.get_model(name, num_classes=classes, **options)
+        model.load_state_dict(state)
+    elif Path(weights).name != weights:
+        raise FileNotFoundError(f"weights={weights!r}: there is no such file")
+    else:
+        raise ValueError(
+            f"weights={weights!r} is neither a file nor one of {name}'s: {['DEFAULT', *known]}"
+        )
+    _fit_classifier(model, num_classes, freeze)
+    return model
+
+
+def _fit_classifier(model: nn.Module, num_classes: int, freeze: bool) -> None:
+    # The last layer with weights: linear everywhere but in SqueezeNet, which ends in a 1x1 one.
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    path, last = layers[-1]
+    classes, width = last.weight.shape[:2]
+    if classes == num_classes:
+        return
+    if freeze:
+        raise ValueError(
+            f"num_classes={num_classes}, but the weights are for {classes}: freeze=true would "
+            "keep a classifier that was never trained"
+        )
+    linear = isinstance(last, nn.Linear)
+    new = nn.Linear(width, num_classes) if linear else nn.Conv2d(width, num_classes, 1)
+    parent, _, child = path.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)
+
+
+class _Tracer(fx.Tracer):
+    """Traces into the modules around the exits and into no others."""
+
+    def __init__(self, exits: list[str]) -> None:
+        super().__init__()
+        self.exits = exits
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not any(name.startswith(f"{module_qualified_name}.") for name in self.exits)
+
+
+def _cut(model: nn.Module, exits: list[str]) -> list[nn.Module]:
+    """Cuts a network behind each exit and before its classifier, the last module that it calls."""
+    modules = dict(model.named_modules())
+    for name in exits:
+        if name not in modules or not name:
+            parent = name.rpartition(".")[0]
+            near = model.get_submodule(parent) if parent in modules else model
+            raise ValueError(
+                f"exits: there is no module {name!r}; {parent or 'the network'!r} has "
+                f"{[child for child, _ in near.named_children()]}"
+            )
+    # Tracing in evaluation mode leaves out what only training returns (GoogLeNet, Inception).
+    graph = _Tracer(exits).trace(model.eval())
+    model.train()
+    nodes = list(graph.nodes)
+    calls = [node for node in nodes if node.op == "call_module"]
+    order = [node.target for node in calls]
+    positions = [order.index(name) if name in order else -1 for name in exits]
+    if -1 in positions or positions != sorted(set(positions)) or len(calls) - 1 in positions:
+        raise ValueError(
+            f"exits={exits} must run in this order, none inside another, each once and before the "
+            f"classifier; the modules run as {order}"
+        )
+    ends = [calls[p] for p in positions] + [calls[-1].all_input_nodes[0]]
+    return [
+        _part(model, nodes, start, end)
+        for start, end in zip([None, *ends], [*ends, None], strict=True)
+    ]
+
+
+def _part(
+    model: nn.Module, nodes: list[fx.Node], start: fx.Node | None, end: fx.Node | None
+) -> nn.Module:
+    """What runs after the node `start` up to the node `end`, as a module."""
+    part = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    if start is not None:
+        copies[start] = part.placeholder("state")
+
+    def copied(node: fx.Node) -> fx.Node:
+        if node not in copies:
+            raise ValueError(
+                f"exits: the value {node.name!r} bypasses {start and start.target!r}; choose a "
+                "module that everything passes through"
+            )
+        return copies[node]
+
+    first = 0 if start is None else nodes.index(start) + 1
+    stop = len(nodes) if end is None else nodes.index(end) + 1
+    for node in nodes[first:stop]:
+        copies[node] = part.node_copy(node, copied)
+    if end is not None:
+        part.output(copies[end])
+    return fx.GraphModule(model, part)
+
+
+def _feature_shapes(stages: list[nn.Module], image_size: int) -> list[torch.Size]:
+    """Shapes of what each stage leaves for one image, found without computing anything."""
+    x, shapes = torch.empty(1, 3, image_size, image_size, device="meta"), []
+    with torch.no_grad():
+        for stage in stages:
+            x = copy.deepcopy(stage).to("meta").eval()(x)
+            shapes.append(x.shape)
+    return shapes
+
+
+class _ClassToken(nn.Module):
+    """Takes the first token out of `[B, T, D]`."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens[:, 0]
+
+
+def _head(shape: torch.Size, num_classes: int, convs: int, channels_last: bool) -> nn.Sequential:
+    if len(shape) == 3:
+        width = shape[-1]
+        return nn.Sequential(_ClassToken(), nn.LayerNorm(width), nn.Linear(width, num_classes))
+    channels = shape[-1] if channels_last else shape[1]
+    order: list[nn.Module] = [Permute([0, 3, 1, 2])] if channels_last else []
+    # Not every network's features are normalised, and a frozen one cannot adapt their scale.
+    return nn.Sequential(*order, nn.BatchNorm2d(channels), image_head(channels, num_classes, convs))

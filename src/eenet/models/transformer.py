@@ -1,0 +1,148 @@
+"""Transformer encoders for text classification with exits after chosen layers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eenet.extras import require
+from eenet.models.base import MultiExitNetwork, check_exits
+
+_State = tuple[Tensor, Tensor]
+
+
+class TransformerEncoder(MultiExitNetwork):
+    """BERT, MiniLM, RoBERTa or DistilBERT with a pooler and a classifier at each exit.
+
+    Embeddings and layers are those of transformers, run one by one, so that a sentence that leaves
+    costs no further layer. An input batch is a dict of `input_ids [B, T]` (int64) and optionally
+    `attention_mask [B, T]` (1 for tokens, 0 for padding) and `token_type_ids [B, T]`. The state is
+    the hidden states `[B, T, D]` with the mask `[B, T]`. EENet's "BERT-4" (Ilhan et al. 2024) is
+    `name_or_path="bert-base-uncased"` with the default exits.
+
+    Args:
+        name_or_path: Name on the Hugging Face hub, or a folder with the configuration and weights.
+        config: Instead of that, the configuration of an encoder with random weights:
+            `model_type` and the options of its class in transformers.
+        exits: After which layers (counted from 1) an exit stands, increasing; the last must be
+            the last layer.
+        num_classes: Number of classes.
+        dropout: Dropout between pooler and classifier.
+
+    Raises:
+        ModuleNotFoundError: If transformers is not installed.
+        ValueError: If not exactly one of `name_or_path` and `config` is given, it cannot be
+            loaded or is of an unknown type, or the exits are not as described. In `forward`, if
+            sentences are longer than the encoder has positions for.
+    """
+
+    def __init__(
+        self,
+        name_or_path: str | None = None,
+        config: dict[str, Any] | None = None,
+        exits: Sequence[int] = (3, 6, 9, 12),
+        num_classes: int = 2,
+        dropout: float = 0.1,
+    ) -> None:
+        model = _load(name_or_path, config)
+        kind = model.config.model_type
+        if kind not in ("bert", "roberta", "xlm-roberta", "distilbert"):
+            raise ValueError(
+                f"model_type={kind!r} is not supported: give a BERT (MiniLM is one), RoBERTa or "
+                "DistilBERT encoder"
+            )
+        layers = (model.transformer if kind == "distilbert" else model.encoder).layer
+        exits = check_exits(exits, len(layers))
+        stages: list[nn.Module] = [
+            _Layers(layers[start:end], model.config)
+            for start, end in zip([0, *exits], exits, strict=False)
+        ]
+        # In the first stage, so that the embeddings count as a cost of the first exit.
+        stages[0] = nn.Sequential(_Embeddings(model.embeddings, model.config), stages[0])
+        heads = [_Head(model.config, num_classes, dropout) for _ in exits]
+        pooler = getattr(model, "pooler", None)
+        if name_or_path is not None and pooler is not None:
+            # Each exit starts from the pretrained pooler, as in DeeBERT (Xin et al. 2020).
+            for head in heads:
+                head.dense.load_state_dict(pooler.dense.state_dict())
+        super().__init__(stages, heads, num_classes)
+
+
+class _Embeddings(nn.Module):
+    """Turns the input batch into the state."""
+
+    def __init__(self, embeddings: nn.Module, config: Any) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+        self.token_types = config.model_type != "distilbert"
+        # RoBERTa counts positions from behind the index of its padding token.
+        used = config.pad_token_id + 1 if "roberta" in config.model_type else 0
+        self.max_length = config.max_position_embeddings - used
+
+    def forward(self, batch: dict[str, Tensor]) -> _State:
+        ids = batch["input_ids"]
+        if ids.shape[1] > self.max_length:
+            raise ValueError(
+                f"input_ids has {ids.shape[1]} tokens per sentence, but the encoder takes at most "
+                f"{self.max_length}: truncate (max_length of the data)"
+            )
+        types = {"token_type_ids": batch.get("token_type_ids")} if self.token_types else {}
+        mask = batch.get("attention_mask")
+        return self.embeddings(ids, **types), torch.ones_like(ids) if mask is None else mask
+
+
+class _Layers(nn.Module):
+    """Runs some of the encoder's layers."""
+
+    def __init__(self, layers: nn.ModuleList, config: Any) -> None:
+        super().__init__()
+        self.layers = layers
+        self.config = config
+
+    def forward(self, state: _State) -> _State:
+        from transformers.masking_utils import create_bidirectional_mask
+
+        hidden, mask = state
+        # Never left out where nothing is padded: to find that out, a GPU would have to wait.
+        attention = create_bidirectional_mask(
+            self.config, hidden, mask, allow_is_bidirectional_skip=False
+        )
+        for layer in self.layers:
+            hidden = layer(hidden, attention)
+        return hidden, mask
+
+
+class _Head(nn.Module):
+    """BERT's pooler (dense and tanh on the first token), dropout and a linear classifier."""
+
+    def __init__(self, config: Any, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(config.hidden_size, num_classes)
+        for linear in (self.dense, self.classifier):
+            nn.init.normal_(linear.weight, std=config.initializer_range)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, state: _State) -> Tensor:
+        pooled = torch.tanh(self.dense(state[0][:, 0]))
+        logits: Tensor = self.classifier(self.dropout(pooled))
+        return logits
+
+
+def _load(name_or_path: str | None, config: dict[str, Any] | None) -> Any:
+    transformers = require("transformers", "text")
+    if (name_or_path is None) == (config is None):
+        raise ValueError(
+            f"give either name_or_path (got {name_or_path!r}) or config (got {config!r})"
+        )
+    if config is not None:
+        try:
+            return transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"config={config!r} describes no encoder: {error}") from error
+    try:
+        return transformers.AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"name_or_path={name_or_path!r} cannot be loaded: {error}") from error

@@ -47,7 +47,7 @@ def test_stage_2_alone_on_outputs_of_another_program(files):
     config = files / "run" / "config.yaml"
     main(["test", "--config", str(config)])  # the config a run leaves is all that it needs
     lines = (files / "run" / "curve.csv").read_text().splitlines()
-    assert len(lines) == 1 + 4 * 7
+    assert len(lines) == 1 + 5 * 7
     assert (files / "run" / "curve.png").stat().st_size > 10_000
 
 

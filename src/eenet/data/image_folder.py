@@ -90,10 +90,12 @@ class ImageFolder(SplitDataModule):
 
     def loader(self, split: Split, training: bool) -> DataLoader[Any]:
         """The loader of a split."""
+        data = self._splits[split, training]
         return DataLoader(
-            self._splits[split, training],
+            data,
             batch_size=self.batch_size if training else self.eval_batch_size,
-            shuffle=training,
+            sampler=self.shuffled(data) if training else None,
+            generator=self.own_numbers(),
             drop_last=training,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

@@ -113,8 +113,3 @@ def tokenise(
         )
     starts = lengths.cumsum(0) - lengths
     return Sentences(tokens, starts, lengths, labels, tokenizer.pad_token_id or 0)
-
-
-def identity(batch: Any) -> Any:
-    """The collate function where the data set hands out whole batches."""
-    return batch

@@ -1,7 +1,6 @@
 """The split contract of every data module, and disjoint random splits with fixed seeds."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sized
 from typing import Any, Literal
 
 import lightning as L
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from eenet.seeding import EpochShuffle
+from eenet.seeding import EpochShuffle, epoch_seed
 
 Split = Literal["train", "val", "cal", "test"]
 
@@ -51,10 +50,16 @@ class SplitDataModule(L.LightningDataModule, ABC):
         """Whether there is a calibration split."""
         return False
 
-    def shuffled(self, data: Sized) -> EpochShuffle:
+    def shuffled(self, data: Any) -> EpochShuffle:
         """A sampler that shuffles by epoch, also in a run that is taken up again."""
-        epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        return EpochShuffle(len(data), epoch)
+        return EpochShuffle(len(data), self._epoch())
+
+    def own_numbers(self) -> torch.Generator:
+        """A generator for a loader, which else would draw from torch's global numbers."""
+        return torch.Generator().manual_seed(epoch_seed(self._epoch(), stream=1) % 2**63)
+
+    def _epoch(self) -> int:
+        return self.trainer.current_epoch if self.trainer is not None else 0
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches."""
@@ -99,3 +104,8 @@ def split_indices(total: int, sizes: dict[str, int], seed: int) -> dict[str, Ten
         start += size
     parts["train"] = order[start:].sort().values
     return parts
+
+
+def identity(batch: Any) -> Any:
+    """The collate function of data sets that hand out whole batches."""
+    return batch

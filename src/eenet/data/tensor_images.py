@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from eenet.data.splits import Split, SplitDataModule, split_indices
+from eenet.data.splits import Split, SplitDataModule, identity, split_indices
 
 
 class TensorImageDataModule(SplitDataModule):
@@ -80,10 +80,10 @@ class TensorImageDataModule(SplitDataModule):
             data,
             batch_size=self.batch_size if training else self.eval_batch_size,
             sampler=self.shuffled(data) if training else None,
-            generator=torch.Generator(),  # or the loader would draw from the global numbers
+            generator=self.own_numbers(),
             drop_last=training,
             num_workers=self.num_workers,
-            collate_fn=_identity,
+            collate_fn=identity,
         )
 
     def on_after_batch_transfer(
@@ -145,7 +145,3 @@ class _TensorDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         return self.images[indices], self.labels[indices]
-
-
-def _identity(batch: Any) -> Any:
-    return batch

@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader
 
-from eenet.data.sentences import Sentences, SimilarLengthBatches, identity, tokenise
-from eenet.data.splits import Split, SplitDataModule, split_indices
+from eenet.data.sentences import Sentences, SimilarLengthBatches, tokenise
+from eenet.data.splits import Split, SplitDataModule, identity, split_indices
 from eenet.data.tables import read_table
 from eenet.extras import require
 
@@ -110,9 +110,10 @@ class TextClassification(SplitDataModule):
         """The loader of a split."""
         data = self._splits[split]
         options: dict[str, Any] = {"num_workers": self.num_workers, "collate_fn": identity}
+        options["generator"] = self.own_numbers()
         if not training:
             return DataLoader(data, batch_size=self.eval_batch_size, **options)
-        batches = SimilarLengthBatches(RandomSampler(data), self.batch_size, True, data.lengths)
+        batches = SimilarLengthBatches(self.shuffled(data), self.batch_size, True, data.lengths)
         return DataLoader(data, batch_sampler=batches, **options)
 
     def _load(self, which: str, tokenizer: Any) -> Sentences:

@@ -40,7 +40,7 @@ def curve_rows(
                 "expected_cost": rule.cost / full_cost,
                 "cost": cost / full_cost,
                 "cost_se": error / full_cost,
-                "z": (cost - budget) / error if error > 0 else 0.0,
+                "z": (cost - rule.cost) / error if error > 0 else 0.0,
                 "quality": float(curve.quality[m]),
                 "quality_se": float(curve.quality_se[m]),
             }

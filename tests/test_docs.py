@@ -1,0 +1,19 @@
+"""The Python in the documentation runs as written."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+PAGES = [
+    path
+    for path in (Path("README.md"), *sorted(Path("docs").glob("*.md")))
+    if "```python" in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_the_code_runs(page, tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(blocks), {})

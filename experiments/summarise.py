@@ -44,8 +44,9 @@ def main(runs: list[str]) -> None:
     print("|---|---|---|---|")
     for policy in policies:
         _print_budgets(policy, scores[policy], deviations[policy])
-    everything = sum(scores.values(), []), sum(deviations.values(), [])
-    _print_budgets("all", *everything)
+    every_z = [value for values in scores.values() for value in values]
+    every_deviation = [value for values in deviations.values() for value in values]
+    _print_budgets("all", every_z, every_deviation)
 
 
 def _print_budgets(policy: str, z: list[float], deviation: list[float]) -> None:

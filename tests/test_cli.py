@@ -1,5 +1,6 @@
 """The command line: every shipped config parses, bad input gets one clear error."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 import yaml
 
 from eenet.cli import EENetCLI, main, stage_parser
-from eenet.data.outputs import save_outputs
+from eenet.data.outputs import load_outputs, save_outputs
 from eenet.pipeline import pipeline_parser
 from tests.conftest import make_outputs
 
@@ -46,6 +47,14 @@ def test_stage_2_alone_on_outputs_of_another_program(files):
     fit(files)
     config = files / "run" / "config.yaml"
     main(["test", "--config", str(config)])  # the config a run leaves is all that it needs
+    main(["predict", "--config", str(config)])
+    rows = list(csv.DictReader((files / "run" / "decisions.csv").open()))
+    assert len(rows) == 5 * 7 * 400
+    outputs = load_outputs(files / "test.safetensors")
+    for row in rows[::997]:
+        k, n = int(row["exit"]) - 1, int(row["sample"])
+        assert float(row["cost"]) == outputs.costs[k]
+        assert int(row["prediction"]) == outputs.logits[k, n].argmax()
     lines = (files / "run" / "curve.csv").read_text().splitlines()
     assert len(lines) == 1 + 5 * 7
     assert (files / "run" / "curve.png").stat().st_size > 10_000

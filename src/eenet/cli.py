@@ -15,6 +15,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from eenet import __version__
 from eenet.callbacks.collect import CollectOutputs
 from eenet.callbacks.config import RunConfig
+from eenet.callbacks.decisions import WriteDecisions
 from eenet.callbacks.report import CurveReport
 from eenet.callbacks.seed import SeedEpochs
 
@@ -25,7 +26,7 @@ eenet {__version__}: adaptive inference with multi-exit networks
   eenet fit      --config FILE   train a network (stage 1) or fit policies (stage 2)
   eenet validate --config FILE   validation metrics of a stage's best checkpoint
   eenet test     --config FILE   test metrics of a network, or the curve of fitted policies
-  eenet predict  --config FILE   exit outputs of a network
+  eenet predict  --config FILE   exit outputs of a network, or where each sample leaves
 
 Each takes --help. Any setting of a FILE can be changed by a dotted flag, for example
 --trainer.max_epochs 3. EENET_TRACEBACK=1 shows where an error came from.
@@ -53,7 +54,9 @@ class EENetCLI(LightningCLI):
             save_config_callback=RunConfig,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            trainer_defaults={"callbacks": [SeedEpochs(), CollectOutputs(), CurveReport()]},
+            trainer_defaults={
+                "callbacks": [SeedEpochs(), CollectOutputs(), CurveReport(), WriteDecisions()]
+            },
             args=args,
             run=run,
         )

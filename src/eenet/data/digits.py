@@ -1,10 +1,12 @@
 """scikit-learn's handwritten digits: real data that needs no download."""
 
+from typing import Any
+
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from eenet.data.splits import Split, split_indices
+from eenet.data.splits import split_indices
 from eenet.data.tensor_images import TensorImageDataModule
 
 
@@ -17,13 +19,9 @@ class Digits(TensorImageDataModule):
     Args:
         test_size: Samples of the test split.
         val_size: Samples held out for validation.
-        cal_size: Samples held out for calibration.
-        split_seed: Seed of the validation and calibration splits.
         crop_padding: Training images are shifted by up to this many pixels.
         batch_size: Samples per training batch.
-        eval_batch_size: Samples per batch everywhere else.
-        num_workers: Worker processes.
-        predict_split: Which split `predict` reads.
+        **settings: Those of `TensorImageDataModule`.
     """
 
     num_classes = 10
@@ -34,24 +32,16 @@ class Digits(TensorImageDataModule):
         self,
         test_size: int = 500,
         val_size: int = 400,
-        cal_size: int = 0,
-        split_seed: int = 0,
         crop_padding: int = 1,
         batch_size: int = 64,
-        eval_batch_size: int = 512,
-        num_workers: int = 0,
-        predict_split: Split = "test",
+        **settings: Any,
     ) -> None:
         super().__init__(
             val_size=val_size,
-            cal_size=cal_size,
-            split_seed=split_seed,
             crop_padding=crop_padding,
             flip=False,
             batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            predict_split=predict_split,
+            **settings,
         )
         self.test_size = test_size
 

@@ -8,7 +8,6 @@ import torchvision
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from eenet.data.splits import Split
 from eenet.data.tensor_images import TensorImageDataModule
 
 
@@ -21,14 +20,7 @@ class SmallImages(TensorImageDataModule):
         hub_id: Name on the Hugging Face hub to read instead of `root`.
         download: Whether torchvision may download into `root` what is missing.
         val_size: Samples held out of the official training set for validation.
-        cal_size: Samples held out for calibration.
-        split_seed: Seed of the split.
-        crop_padding: Training images are shifted by up to this many pixels.
-        flip: Whether training images are mirrored.
-        batch_size: Samples per training batch.
-        eval_batch_size: Samples per batch everywhere else.
-        num_workers: Worker processes.
-        predict_split: Which split `predict` reads.
+        **settings: Those of `TensorImageDataModule`.
 
     Raises:
         FileNotFoundError: At set-up, if `root` holds neither form and nothing may be downloaded.
@@ -43,26 +35,9 @@ class SmallImages(TensorImageDataModule):
         hub_id: str | None = None,
         download: bool = False,
         val_size: int = 5000,
-        cal_size: int = 0,
-        split_seed: int = 0,
-        crop_padding: int = 4,
-        flip: bool = True,
-        batch_size: int = 128,
-        eval_batch_size: int = 512,
-        num_workers: int = 0,
-        predict_split: Split = "test",
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            val_size=val_size,
-            cal_size=cal_size,
-            split_seed=split_seed,
-            crop_padding=crop_padding,
-            flip=flip,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            predict_split=predict_split,
-        )
+        super().__init__(val_size=val_size, **settings)
         self.root = root
         self.hub_id = hub_id
         self.download = download

@@ -161,12 +161,7 @@ class SST2(TextClassification):
         config_name: Configuration on the hub; not used for local data.
         max_length: Tokens at which a sentence is cut; the longest has 66 by BERT's tokenizer.
         val_size: Samples held out for validation.
-        cal_size: Samples held out for calibration.
-        split_seed: Seed of the split.
-        batch_size: Samples per training batch.
-        eval_batch_size: Samples per batch everywhere else.
-        num_workers: Worker processes.
-        predict_split: Which split `predict` reads.
+        **settings: Those of `TextClassification`.
     """
 
     def __init__(
@@ -177,12 +172,7 @@ class SST2(TextClassification):
         config_name: str | None = "sst2",
         max_length: int = 128,
         val_size: int = 3367,
-        cal_size: int = 0,
-        split_seed: int = 0,
-        batch_size: int = 32,
-        eval_batch_size: int = 128,
-        num_workers: int = 0,
-        predict_split: Split = "test",
+        **settings: Any,
     ) -> None:
         super().__init__(
             tokenizer=tokenizer,
@@ -194,12 +184,7 @@ class SST2(TextClassification):
             text_column="sentence",
             max_length=max_length,
             val_size=val_size,
-            cal_size=cal_size,
-            split_seed=split_seed,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            predict_split=predict_split,
+            **settings,
         )
 
 
@@ -212,12 +197,7 @@ class AGNews(TextClassification):
         test: The same for the test data; None for the test split of `train`.
         max_length: Tokens at which an article is cut.
         val_size: Samples held out for validation.
-        cal_size: Samples held out for calibration.
-        split_seed: Seed of the split.
-        batch_size: Samples per training batch.
-        eval_batch_size: Samples per batch everywhere else.
-        num_workers: Worker processes.
-        predict_split: Which split `predict` reads.
+        **settings: Those of `TextClassification`.
     """
 
     def __init__(
@@ -227,12 +207,7 @@ class AGNews(TextClassification):
         test: list[str] | str | None = None,
         max_length: int = 128,
         val_size: int = 2000,
-        cal_size: int = 0,
-        split_seed: int = 0,
-        batch_size: int = 32,
-        eval_batch_size: int = 128,
-        num_workers: int = 0,
-        predict_split: Split = "test",
+        **settings: Any,
     ) -> None:
         super().__init__(
             tokenizer=tokenizer,
@@ -241,10 +216,5 @@ class AGNews(TextClassification):
             test=test,
             max_length=max_length,
             val_size=val_size,
-            cal_size=cal_size,
-            split_seed=split_seed,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            predict_split=predict_split,
+            **settings,
         )

@@ -15,7 +15,7 @@ from eenet.modules.provenance import refuse_foreign_checkpoint
 from eenet.scheduling import Policy, Rule
 from eenet.scheduling.learned import LearnedPolicy
 from eenet.scheduling.outputs import ExitOutputs
-from eenet.scheduling.thresholds import check_budget
+from eenet.scheduling.thresholds import at_exits, check_budget
 
 
 class SchedulerModule(L.LightningModule):
@@ -147,10 +147,23 @@ class SchedulerModule(L.LightningModule):
 
     def test_step(self, batch: OutputsBatch, batch_idx: int) -> None:
         """Sends a batch through every policy at every budget."""
-        for label, rules in self.rules.items():
-            exits = torch.stack([rule.decide(batch.evidence) for rule in rules])
+        for label, exits in self._decide(batch).items():
             metric: Any = self.curves[label]
             metric.update(exits, batch.costs, batch.quality)
+
+    def on_predict_start(self) -> None:
+        """Sets the thresholds, as for `test`."""
+        self.on_test_start()
+
+    def predict_step(
+        self, batch: OutputsBatch, batch_idx: int
+    ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """Exits, predictions and costs of each policy, `[M, B]` each, for the M budgets."""
+        answers = batch.evidence.prediction
+        return {
+            label: (exits, at_exits(answers, exits), at_exits(batch.costs, exits))
+            for label, exits in self._decide(batch).items()
+        }
 
     def results(self) -> dict[str, Curve]:
         """The curve of each policy on the test outputs."""
@@ -164,6 +177,13 @@ class SchedulerModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses the checkpoint of another class."""
         refuse_foreign_checkpoint(self, checkpoint, "policies.")
+
+    def _decide(self, batch: OutputsBatch) -> dict[str, Tensor]:
+        """Exits `[M, B]` of each policy."""
+        return {
+            label: torch.stack([rule.decide(batch.evidence) for rule in rules])
+            for label, rules in self.rules.items()
+        }
 
     def _policies(self) -> dict[str, Policy]:
         return cast(dict[str, Policy], dict(self.policies.items()))

@@ -75,7 +75,7 @@ def rich_table(rows: list[Row], full_quality: float) -> Table:
         cells = []
         for policy in policies:
             row = here[policy]
-            text = f"{100 * row['quality']:.2f} ({row['cost']:.3f})"
+            text = f"{100 * row['quality']:.1f} ({row['cost']:.3f})".replace("(0.", "(.")
             cells.append(f"[bold]{text}[/bold]" if row["quality"] == best else text)
-        table.add_row(f"{budget:.3f}", *cells)
+        table.add_row(f"{budget:.2f}", *cells)
     return table

@@ -7,8 +7,9 @@ import pytest
 import torch
 import yaml
 
-from eenet.cli import EENetCLI, main, stage_parser
+from eenet.cli import main
 from eenet.data.outputs import load_outputs, save_outputs
+from eenet.lightning_cli import EENetCLI, stage_parser
 from eenet.pipeline import pipeline_parser
 from tests.conftest import make_outputs
 

@@ -19,9 +19,9 @@ from jsonargparse import (  # type: ignore[attr-defined]
     Namespace,
 )
 
-from eenet.cli import stage_parser
 from eenet.costs import count_macs
 from eenet.files import sha256, write_text
+from eenet.lightning_cli import stage_parser
 
 # What may change without making a finished stage stale.
 _INCIDENTAL = {

@@ -4,8 +4,9 @@ import logging
 import warnings
 from pathlib import Path
 
-from eenet.cli import EENetCLI, reporting_errors
+from eenet.cli import reporting_errors
 from eenet.data.splits import Split, SplitDataModule
+from eenet.lightning_cli import EENetCLI
 from eenet.modules.multi_exit import MultiExitModule
 
 

@@ -1,7 +1,6 @@
 """The EENet scheduler (Ilhan et al. 2024, section 3.2 and 3.3), one fit per budget in one bank."""
 
 import math
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -10,8 +9,6 @@ from torch import Tensor, nn
 
 from eenet.scheduling.evidence import Evidence, count_votes
 from eenet.scheduling.learned import BankLinear, LearnedPolicy
-from eenet.scheduling.outputs import ExitOutputs
-from eenet.scheduling.policy import Rule, rule_for, score_exits
 
 _EPS = 1e-6
 
@@ -46,8 +43,6 @@ class EENet(LearnedPolicy):
     """
 
     label = "eenet"
-    sized_by_data = (*LearnedPolicy.sized_by_data, "shares")
-    shares: Tensor
 
     def __init__(
         self,
@@ -79,7 +74,6 @@ class EENet(LearnedPolicy):
         self.label = label
         self.score = nn.ModuleList()
         self.assign = nn.ModuleList()
-        self.register_buffer("shares", torch.empty(0, 0))
 
     def build(self, members: int, exits: int, classes: int) -> None:
         """Makes the parameters of M fits for E exits and C classes."""
@@ -93,7 +87,6 @@ class EENet(LearnedPolicy):
                     BankLinear(members, width, hidden), nn.ReLU(), BankLinear(members, hidden, 1)
                 )
             )
-        self.shares = torch.zeros(members, exits)
 
     def loss(self, evidence: Evidence, quality: Tensor, epoch: int) -> Tensor:
         """Loss of the part whose turn it is: scores first, then the assignment.
@@ -135,27 +128,16 @@ class EENet(LearnedPolicy):
         miss = (spent - self.budgets).abs() / self.budgets
         return self.alpha_ce * divergence + self.alpha_cost * miss
 
-    @torch.no_grad()
-    def calibrate(self, outputs: ExitOutputs) -> "EENet":
-        """Takes scores `[M, E, N]` and the exit distributions `[M, E]` of these samples."""
-        evidence = outputs.evidence()
-        members = [score_exits(self.member(m), evidence) for m in range(len(self.budgets))]
-        self.calibration_scores = torch.stack(members)
-        self.calibration_costs = outputs.costs
+    def exit_shares(self, evidence: Evidence) -> Tensor:
+        """The mean assignment, or uniform shares, which tilting makes geometric."""
         shares = self._forward(evidence)[1].mean(-1)
-        learned = self.exit_distribution == "learned"
-        self.shares = shares if learned else torch.ones_like(shares)  # tilted: geometric
-        return self
+        return shares if self.exit_distribution == "learned" else torch.ones_like(shares)
 
-    def at(self, budget: float) -> Rule:
-        """The rule of the fit for `budget`; a budget without a fit is refused."""
-        m = self.member_of(budget)
-        scores = self.calibration_scores[m]
-        return rule_for(self.member(m), scores, self.calibration_costs, self.shares[m], budget)
-
-    def member(self, m: int) -> "_Member":
-        """The scorer of fit `m`."""
-        return _Member(self, m)
+    def member_step(self, m: int, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
+        """`Scorer.step` of fit `m`."""
+        votes, past = (None, None) if state is None else (state[0], state[1].unsqueeze(0))
+        score, past, votes, _ = self._exit(k, evidence, votes, past, slice(m, m + 1))
+        return score[0], (votes, past[0])
 
     def _forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """Score logits and assignments, both `[M, E, N]`."""
@@ -184,22 +166,6 @@ class EENet(LearnedPolicy):
         score = unit(x, members).squeeze(-1)
         new = score.detach().sigmoid().unsqueeze(-1)
         return score, new if past is None else torch.cat([past, new], -1), votes, x
-
-
-@dataclass(frozen=True)
-class _Member:
-    """One fit of the bank as a scorer."""
-
-    policy: EENet
-    index: int
-
-    @torch.no_grad()
-    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
-        """See `Scorer.step`."""
-        votes, past = (None, None) if state is None else (state[0], state[1].unsqueeze(0))
-        members = slice(self.index, self.index + 1)
-        score, past, votes, _ = self.policy._exit(k, evidence, votes, past, members)
-        return score[0], (votes, past[0])
 
 
 def _run(assign: nn.Module, x: Tensor) -> Tensor:

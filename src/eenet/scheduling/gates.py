@@ -1,6 +1,5 @@
 """Learned rivals on frozen outputs: a gate at each exit, one fit per budget in a bank."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,8 +8,6 @@ from torch import Tensor, nn
 
 from eenet.scheduling.evidence import Evidence
 from eenet.scheduling.learned import BankLinear, LearnedPolicy
-from eenet.scheduling.outputs import ExitOutputs
-from eenet.scheduling.policy import Rule, rule_for, score_exits
 
 
 class GatePolicy(LearnedPolicy):
@@ -22,20 +19,15 @@ class GatePolicy(LearnedPolicy):
     multiplier: it rises while the fit spends more than its budget.
     """
 
-    sized_by_data = (*LearnedPolicy.sized_by_data, "shares")
-    shares: Tensor
-
     def __init__(self) -> None:
         super().__init__()
         self.gate = nn.ModuleList()
-        self.register_buffer("shares", torch.empty(0, 0))
 
     def build(self, members: int, exits: int, classes: int) -> None:
         """Makes the gates and the prices of M fits for E exits."""
         width = self.inputs(Evidence.from_logits(torch.zeros(1, classes))).shape[-1]
         self.gate = nn.ModuleList(BankLinear(members, width, 1) for _ in range(exits - 1))
         self.price = nn.Parameter(torch.zeros(members))
-        self.shares = torch.zeros(members, exits)
 
     def inputs(self, evidence: Evidence) -> Tensor:
         """What a gate sees, `[N, D]`."""
@@ -70,21 +62,13 @@ class GatePolicy(LearnedPolicy):
         spent = (leaving.detach().mean(-1) * self.costs.to(leaving)).sum(1)
         return -self.price * (spent - self.budgets) / self.budgets
 
-    @torch.no_grad()
-    def calibrate(self, outputs: ExitOutputs) -> "GatePolicy":
-        """Takes scores `[M, E, N]` and the exit distributions `[M, E]` of these samples."""
-        evidence = outputs.evidence()
-        members = [score_exits(_Gates(self, m), evidence) for m in range(len(self.budgets))]
-        self.calibration_scores = torch.stack(members)
-        self.calibration_costs = outputs.costs
-        self.shares = self.leaving(evidence)[1].exp().mean(-1)
-        return self
+    def exit_shares(self, evidence: Evidence) -> Tensor:
+        """The mean of P."""
+        return self.leaving(evidence)[1].exp().mean(-1)
 
-    def at(self, budget: float) -> Rule:
-        """The rule of the fit for `budget`; a budget without a fit is refused."""
-        m = self.member_of(budget)
-        scores, costs = self.calibration_scores[m], self.calibration_costs
-        return rule_for(_Gates(self, m), scores, costs, self.shares[m], budget)
+    def member_step(self, m: int, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
+        """`Scorer.step` of fit `m`."""
+        return self.log_odds(k, evidence, slice(m, m + 1))[0], state
 
 
 class LearnedStopping(GatePolicy):
@@ -135,16 +119,3 @@ class JointGates(GatePolicy):
         arrives = p.flip(1).cumsum(1).flip(1)[:, :-1]
         gates = F.binary_cross_entropy_with_logits(odds, leave, arrives, reduction="none")
         return (gates.sum(1).mean(-1) + self.ascent(p)).sum()
-
-
-@dataclass(frozen=True)
-class _Gates:
-    """One fit of the bank as a scorer."""
-
-    policy: GatePolicy
-    index: int
-
-    @torch.no_grad()
-    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
-        """See `Scorer.step`."""
-        return self.policy.log_odds(k, evidence, slice(self.index, self.index + 1))[0], state

@@ -2,13 +2,15 @@
 
 import math
 from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from eenet.scheduling.evidence import Evidence
 from eenet.scheduling.outputs import ExitOutputs
-from eenet.scheduling.policy import Policy
+from eenet.scheduling.policy import Policy, Rule, rule_for, score_exits
 from eenet.scheduling.thresholds import check_budget
 
 
@@ -20,14 +22,16 @@ class LearnedPolicy(Policy):
     the fits as its first dimension, and no fit may depend on another.
     """
 
-    sized_by_data = (*Policy.sized_by_data, "budgets", "costs")
+    sized_by_data = (*Policy.sized_by_data, "budgets", "costs", "shares")
     budgets: Tensor
     costs: Tensor
+    shares: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("budgets", torch.empty(0))
         self.register_buffer("costs", torch.empty(0))
+        self.register_buffer("shares", torch.empty(0, 0))
         self._best: dict[str, Tensor] = {}
         self._best_losses = torch.empty(0)
 
@@ -58,6 +62,34 @@ class LearnedPolicy(Policy):
         """Loss `[M]` of each fit, by which its best epoch is chosen; None: the last one counts."""
         return None
 
+    @abstractmethod
+    def member_step(self, m: int, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
+        """`Scorer.step` of fit `m`."""
+
+    @abstractmethod
+    def exit_shares(self, evidence: Evidence) -> Tensor:
+        """Exit distribution `[M, E]` of each fit on these samples, before it is tilted."""
+
+    def member(self, m: int) -> "Member":
+        """The scorer of fit `m`."""
+        return Member(self, m)
+
+    @torch.no_grad()
+    def calibrate(self, outputs: ExitOutputs) -> Self:
+        """Takes scores `[M, E, N]` and the exit distributions `[M, E]` of these samples."""
+        evidence = outputs.evidence()
+        members = [score_exits(self.member(m), evidence) for m in range(len(self.budgets))]
+        self.calibration_scores = torch.stack(members)
+        self.calibration_costs = outputs.costs
+        self.shares = self.exit_shares(evidence)
+        return self
+
+    def at(self, budget: float) -> Rule:
+        """The rule of the fit for `budget`; a budget without a fit is refused."""
+        m = self.member_of(budget)
+        scores, costs = self.calibration_scores[m], self.calibration_costs
+        return rule_for(self.member(m), scores, costs, self.shares[m], budget)
+
     def keep_best(self, losses: Tensor) -> None:
         """Copies the parameters of those fits whose held-out loss `[M]` is the lowest so far."""
         if not self._best:
@@ -86,6 +118,19 @@ class LearnedPolicy(Policy):
                 f"{fitted or 'none'}; fit it for this one too"
             )
         return int(distance.argmin())
+
+
+@dataclass(frozen=True)
+class Member:
+    """One fit of the bank as a scorer."""
+
+    policy: LearnedPolicy
+    index: int
+
+    @torch.no_grad()
+    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
+        """See `Scorer.step`."""
+        return self.policy.member_step(self.index, k, evidence, state)
 
 
 class BankLinear(nn.Module):

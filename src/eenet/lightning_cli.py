@@ -1,0 +1,90 @@
+"""Lightning's CLI with eenet's defaults, for the config of either stage."""
+
+from pathlib import Path
+
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from eenet.callbacks.collect import CollectOutputs
+from eenet.callbacks.config import RunConfig
+from eenet.callbacks.decisions import WriteDecisions
+from eenet.callbacks.report import CurveReport
+from eenet.callbacks.seed import SeedEpochs
+
+
+class EENetCLI(LightningCLI):
+    """LightningCLI with eenet's defaults: everything a run writes lies in one folder.
+
+    The folder is `trainer.default_root_dir`: the resolved config, `checkpoints/best.ckpt` and
+    `checkpoints/last.ckpt`, and what the loggers write. `validate`, `test` and `predict` take the
+    folder's best checkpoint unless `--ckpt_path` names another.
+
+    Args:
+        args: Arguments instead of the process's own.
+        run: Whether the first argument is a subcommand to run.
+    """
+
+    def __init__(self, args: ArgsType = None, run: bool = True) -> None:
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=RunConfig,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            trainer_defaults={
+                "callbacks": [SeedEpochs(), CollectOutputs(), CurveReport(), WriteDecisions()]
+            },
+            args=args,
+            run=run,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the checkpoint callback, whose settings are part of the config."""
+        _add_checkpoint(parser)
+
+    def before_instantiate_classes(self) -> None:
+        """Puts checkpoints into the run folder and finds the one to evaluate."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        folder = Path(config.trainer.default_root_dir) / "checkpoints"
+        if config.checkpoint.dirpath is None:
+            config.checkpoint.dirpath = str(folder)
+        if not self.subcommand:
+            return
+        if config.weights_only is None:
+            config.weights_only = True  # never unpickle code
+        if self.subcommand != "fit" and config.ckpt_path is None:
+            best = Path(config.checkpoint.dirpath) / "best.ckpt"
+            if not best.is_file():
+                raise ValueError(
+                    f"ckpt_path: there is nothing to {self.subcommand}, {best} does not exist. "
+                    "Run `fit` first, or give --ckpt_path."
+                )
+            config.ckpt_path = str(best)
+
+
+def stage_parser() -> LightningArgumentParser:
+    """A parser of the config of one stage, the same that `eenet fit` takes."""
+    parser = LightningArgumentParser()
+    parser.add_argument("--seed_everything", type=bool | int, default=0, help="Seed.")
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
+    _add_checkpoint(parser)
+    return parser
+
+
+def _add_checkpoint(parser: LightningArgumentParser) -> None:
+    parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+    parser.set_defaults(
+        {
+            "trainer.default_root_dir": "runs/latest",
+            "checkpoint.monitor": "val/acc",
+            "checkpoint.mode": "max",
+            "checkpoint.filename": "best",
+            "checkpoint.save_last": True,
+            "checkpoint.enable_version_counter": False,
+        }
+    )

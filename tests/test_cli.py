@@ -92,14 +92,29 @@ def test_bad_input_is_named_before_any_work(files, capsys, change, message):
     assert not (files / "run" / "checkpoints").exists()
 
 
+def stage1_config(folder):
+    """The first stage of the tiny pipeline as a config of its own."""
+    config = yaml.safe_load(Path("tests/conf/tiny.yaml").read_text())["stage1"]
+    config["trainer"] |= {"logger": False, "default_root_dir": str(folder / "other")}
+    path = folder / "stage1.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+def test_the_last_epoch_is_kept_even_where_it_is_not_the_best(tmp_path):
+    EENetCLI(args=["fit", "--config", stage1_config(tmp_path), "--checkpoint.mode=min"])
+    epochs = {
+        name: torch.load(tmp_path / "other/checkpoints" / name, weights_only=True)["epoch"]
+        for name in ("best.ckpt", "last.ckpt")
+    }
+    assert epochs == {"best.ckpt": 0, "last.ckpt": 1}
+
+
 def test_the_checkpoint_of_another_class_is_refused(files, capsys):
     fit(files)
-    config = yaml.safe_load(Path("tests/conf/tiny.yaml").read_text())["stage1"]
-    config["trainer"] |= {"logger": False, "default_root_dir": str(files / "other")}
-    (files / "stage1.yaml").write_text(yaml.safe_dump(config))
     checkpoint = files / "run" / "checkpoints" / "best.ckpt"
     with pytest.raises(SystemExit):
-        main(["test", "--config", str(files / "stage1.yaml"), "--ckpt_path", str(checkpoint)])
+        main(["test", "--config", stage1_config(files), "--ckpt_path", str(checkpoint)])
     assert "not of MultiExitModule: it holds ['policies']" in capsys.readouterr().err
 
 

@@ -9,6 +9,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from eenet.callbacks.collect import CollectOutputs
 from eenet.callbacks.config import RunConfig
 from eenet.callbacks.decisions import WriteDecisions
+from eenet.callbacks.last import LastCheckpoint
 from eenet.callbacks.report import CurveReport
 from eenet.callbacks.seed import SeedEpochs
 
@@ -35,7 +36,13 @@ class EENetCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             trainer_defaults={
-                "callbacks": [SeedEpochs(), CollectOutputs(), CurveReport(), WriteDecisions()]
+                "callbacks": [
+                    SeedEpochs(),
+                    LastCheckpoint(),
+                    CollectOutputs(),
+                    CurveReport(),
+                    WriteDecisions(),
+                ]
             },
             args=args,
             run=run,
@@ -84,7 +91,6 @@ def _add_checkpoint(parser: LightningArgumentParser) -> None:
             "checkpoint.monitor": "val/acc",
             "checkpoint.mode": "max",
             "checkpoint.filename": "best",
-            "checkpoint.save_last": True,
             "checkpoint.enable_version_counter": False,
         }
     )

@@ -1,3 +1,6 @@
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +45,21 @@ def test_a_file_of_another_kind_is_named(tmp_path):
     save_file({"costs": np.ones(3), "logits": np.full((3, 2, 2), np.nan)}, path)
     with pytest.raises(ValueError, match=r"broken.safetensors: logits hold NaN"):
         load_outputs(path)
+
+
+def test_costs_can_be_given_or_taken_in_milliseconds(tmp_path):
+    path = str(tmp_path / "val.safetensors")
+    measured = json.dumps({"macs": [1.0, 2.0, 3.0], "ms": [0.1, 0.2, 0.4]})
+    save_outputs(replace(make_outputs(), metadata={"measured_costs": measured}), path)
+    in_ms = OutputsData(fit=path, costs="ms").outputs("fit")
+    assert in_ms.costs.tolist() == [0.1, 0.2, 0.4]
+    assert in_ms.metadata["cost_unit"] == "ms"
+    assert OutputsData(fit=path, costs=[2, 3, 5]).outputs("fit").costs.tolist() == [2, 3, 5]
+    with pytest.raises(ValueError, match="costs must be one per exit"):
+        OutputsData(fit=path, costs=[2, 3]).outputs("fit")
+    save_outputs(make_outputs(), path)
+    with pytest.raises(ValueError, match="no measured costs"):
+        OutputsData(fit=path, costs="ms").outputs("fit")
 
 
 def test_fitting_and_held_out_samples_are_disjoint_and_complete(tmp_path):

@@ -1,7 +1,9 @@
 """Exit outputs as data: the file form, and the data module of stage 2."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import lightning as L
 import torch
@@ -56,6 +58,26 @@ def load_outputs(path: str | Path) -> ExitOutputs:
         raise ValueError(f"exit outputs: {path}: {error}") from error
 
 
+def recost(outputs: ExitOutputs, costs: list[float] | str) -> ExitOutputs:
+    """The same outputs at other costs.
+
+    Args:
+        outputs: Exit outputs.
+        costs: One cumulative cost per exit, or "macs" or "ms" for those in the metadata.
+
+    Raises:
+        ValueError: If the metadata holds no measured costs, or the numbers are no costs.
+    """
+    unit = "given"
+    if isinstance(costs, str):
+        unit, measured = costs, outputs.metadata.get("measured_costs")
+        if measured is None:
+            raise ValueError(f"costs={unit!r}: these outputs hold no measured costs; give numbers")
+        costs = json.loads(measured)[unit]
+    vector = torch.tensor(costs, dtype=torch.float64)
+    return replace(outputs, costs=vector, metadata={**outputs.metadata, "cost_unit": unit})
+
+
 class OutputsBatch(NamedTuple):
     """A batch of exit outputs as stage 2 takes it."""
 
@@ -78,6 +100,8 @@ class OutputsData(L.LightningDataModule):
         batch_size: Samples per training batch.
         eval_batch_size: Samples per batch elsewhere.
         split_seed: Seed of the hold-out.
+        costs: Costs in place of the files' own: one cumulative number per exit, or the unit "macs"
+            or "ms" of those that eenet measured and keeps in the metadata.
     """
 
     def __init__(
@@ -88,6 +112,7 @@ class OutputsData(L.LightningDataModule):
         batch_size: int = 512,
         eval_batch_size: int = 16384,
         split_seed: int = 0,
+        costs: list[float] | Literal["macs", "ms"] | None = None,
     ) -> None:
         super().__init__()
         if not 0 < holdout < 1:
@@ -97,6 +122,7 @@ class OutputsData(L.LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.split_seed = split_seed
+        self.costs = costs
         self._loaded: dict[str, ExitOutputs] = {}
 
     def outputs(self, name: str) -> ExitOutputs:
@@ -109,7 +135,8 @@ class OutputsData(L.LightningDataModule):
             path = self.paths[name]
             if path is None:
                 raise ValueError(f"data.{name}: no file of exit outputs was given")
-            self._loaded[name] = load_outputs(path)
+            outputs = load_outputs(path)
+            self._loaded[name] = outputs if self.costs is None else recost(outputs, self.costs)
         return self._loaded[name]
 
     def setup(self, stage: str | None = None) -> None:

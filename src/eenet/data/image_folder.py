@@ -66,11 +66,6 @@ class ImageFolder(SplitDataModule):
         self._plain = v2.Compose([v2.Resize(resize), v2.CenterCrop(image_size), *last])
         self._splits: dict[tuple[str, bool], Dataset[Any]] = {}
 
-    @property
-    def has_calibration(self) -> bool:
-        """Whether there is a calibration split."""
-        return self.sizes["cal"] > 0
-
     def setup(self, stage: str | None = None) -> None:
         """Lists and splits the files once."""
         if self._splits:

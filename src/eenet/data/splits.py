@@ -27,6 +27,8 @@ class SplitDataModule(L.LightningDataModule, ABC):
     """
 
     num_classes: int
+    sizes: dict[str, int]
+    """Samples held out: "val" and "cal"."""
 
     def __init__(
         self,
@@ -48,7 +50,7 @@ class SplitDataModule(L.LightningDataModule, ABC):
     @property
     def has_calibration(self) -> bool:
         """Whether there is a calibration split."""
-        return False
+        return self.sizes["cal"] > 0
 
     def shuffled(self, data: Any) -> EpochShuffle:
         """A sampler that shuffles by epoch, also in a run that is taken up again."""

@@ -59,11 +59,6 @@ class TensorImageDataModule(SplitDataModule):
         Images are uint8 `[N, C, H, W]`, labels int64 `[N]`.
         """
 
-    @property
-    def has_calibration(self) -> bool:
-        """Whether there is a calibration split."""
-        return self.sizes["cal"] > 0
-
     def setup(self, stage: str | None = None) -> None:
         """Loads and splits the images once."""
         if self._splits:

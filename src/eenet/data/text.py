@@ -87,11 +87,6 @@ class TextClassification(SplitDataModule):
         self.split_seed = split_seed
         self._splits: dict[str, Sentences] = {}
 
-    @property
-    def has_calibration(self) -> bool:
-        """Whether there is a calibration split."""
-        return self.sizes["cal"] > 0
-
     def setup(self, stage: str | None = None) -> None:
         """Reads, tokenises and splits the texts once."""
         if self._splits:

@@ -67,6 +67,7 @@ class TransformerEncoder(MultiExitNetwork):
             for head in heads:
                 head.dense.load_state_dict(pooler.dense.state_dict())
         super().__init__(stages, heads, num_classes)
+        self.train()  # transformers hands out pretrained weights in evaluation mode
 
 
 class _Embeddings(nn.Module):

@@ -62,8 +62,8 @@ class SchedulerModule(L.LightningModule):
         self._held_out_samples = 0
 
     def configure_model(self) -> None:
-        """Checks the budgets and sizes the learned policies by the outputs at hand."""
-        if self._prepared:
+        """Before a fit, checks the budgets and sizes the learned policies by the outputs."""
+        if self._prepared or self.trainer.state.fn != "fit":
             return
         outputs = self._outputs()
         budgets = self.resolve_budgets(outputs.mean_costs)

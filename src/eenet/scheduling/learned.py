@@ -23,12 +23,14 @@ class LearnedPolicy(Policy):
     """
 
     sized_by_data = (*Policy.sized_by_data, "budgets", "costs", "shares")
+    sizes: Tensor
     budgets: Tensor
     costs: Tensor
     shares: Tensor
 
     def __init__(self) -> None:
         super().__init__()
+        self.register_buffer("sizes", torch.zeros(3, dtype=torch.int64))  # those of `build`
         self.register_buffer("budgets", torch.empty(0))
         self.register_buffer("costs", torch.empty(0))
         self.register_buffer("shares", torch.empty(0, 0))
@@ -47,8 +49,21 @@ class LearnedPolicy(Policy):
         """
         self.costs = outputs.mean_costs.float()
         self.budgets = torch.tensor([check_budget(b, outputs.mean_costs) for b in budgets])
-        self.build(len(budgets), outputs.num_exits, outputs.num_classes)
+        self._build([len(budgets), outputs.num_exits, outputs.num_classes])
         self._best = {}
+
+    def _build(self, sizes: list[int]) -> None:
+        self.sizes = torch.tensor(sizes, device=self.sizes.device)
+        self.build(*sizes)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Makes the parameters that the state was saved with, before they are loaded."""
+        saved = state_dict.get(prefix + "sizes", self.sizes).tolist()
+        if saved != self.sizes.tolist():
+            self._build(saved)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @abstractmethod
     def build(self, members: int, exits: int, classes: int) -> None:

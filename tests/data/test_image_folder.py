@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torchvision.io import write_png
 
 from eenet.data import ImageFolder
@@ -45,12 +46,13 @@ def test_training_is_augmented_and_reproducible(root: Path) -> None:
     data = make(root)
     epochs = []
     for _ in range(2):
-        torch.manual_seed(3)
         epochs.append(torch.cat([y for _, y in data.train_dataloader()]))
     assert torch.equal(*epochs)
     assert len(epochs[0]) == 4  # the incomplete batch is left out
-    plain, augmented = data._splits["train", False], data._splits["train", True]
-    assert plain.indices == augmented.indices  # type: ignore[attr-defined]
+    plain, augmented = data.dataset("train", False), data.dataset("train", True)
+    assert torch.equal(plain.index, augmented.index)  # type: ignore[attr-defined]
+    raw = [Image.new("L", (30, 20), 100)]
+    torch.testing.assert_close(data.encode(raw)[0, 0, 0, 0].item(), (100 / 255 - 0.485) / 0.229)
 
 
 def test_bad_folders_are_named(root: Path) -> None:

@@ -30,9 +30,9 @@ def test_splits_are_disjoint_complete_and_fixed():
 def test_digits_have_their_splits_and_statistics():
     data = Digits(cal_size=100)
     data.setup()
-    sizes = {name: len(labels) for name, (_, labels) in data._splits.items()}
+    sizes = {name: len(split) for name, split in data._splits.items()}
     assert sizes == {"val": 400, "cal": 100, "train": 797, "test": 500}
-    images, _ = data.on_after_batch_transfer(data._splits["train"], 0)
+    images, _ = data.on_after_batch_transfer(data._splits["train"].tensors, 0)
     assert abs(images.mean()) < 0.05
     assert abs(images.std() - 1) < 0.05
 
@@ -41,7 +41,7 @@ def test_evaluation_batches_come_in_order_and_training_ones_shuffled():
     data = Digits(batch_size=32)
     data.setup()
     in_order = torch.cat([labels for _, labels in data.val_dataloader()])
-    assert torch.equal(in_order, data._splits["val"][1])
+    assert torch.equal(in_order, data._splits["val"].tensors[1])
     loader = data.train_dataloader()
     orders = []
     for epoch in (0, 0, 1):
@@ -90,11 +90,11 @@ def test_the_hubs_parquet_form_is_read(tmp_path, make, column):
     write_parquet(tmp_path, column)
     data = make(root=str(tmp_path), val_size=4, batch_size=4)
     data.setup()
-    images, labels = data._splits["test"]
+    images, labels = data._splits["test"].tensors
     assert images.shape == (5, 3, 32, 32)
     assert images.dtype == torch.uint8
     assert labels.tolist() == [0, 1, 2, 3, 4]
-    assert len(data._splits["train"][1]) == 8
+    assert len(data._splits["train"]) == 8
 
 
 def test_data_that_is_not_there_is_named(tmp_path):
@@ -103,3 +103,12 @@ def test_data_that_is_not_there_is_named(tmp_path):
     write_parquet(tmp_path, "target")
     with pytest.raises(ValueError, match=r"columns \['img', 'target'\]"):
         CIFAR10(root=str(tmp_path), val_size=4).setup()
+
+
+def test_raw_images_are_encoded_as_the_network_saw_them():
+    data = Digits()
+    data.setup()
+    images, _ = data._splits["test"].tensors
+    raw = [PILImage.fromarray(image[0].numpy()).convert("RGB") for image in images[:3]]
+    assert torch.equal(data.encode(raw), data.normalise(images[:3]))
+    assert data.encode([raw[0].resize((50, 20))]).shape == (1, 1, 8, 8)

@@ -65,7 +65,7 @@ def test_costs_can_be_given_or_taken_in_milliseconds(tmp_path):
 def test_fitting_and_held_out_samples_are_disjoint_and_complete(tmp_path):
     outputs = make_outputs(samples=50)
     save_outputs(outputs, tmp_path / "val.safetensors")
-    data = OutputsData(fit=str(tmp_path / "val.safetensors"), holdout=0.2, batch_size=16)
+    data = OutputsData(fit=str(tmp_path / "val.safetensors"), holdout=0.2, batch_size=8)
     train = torch.cat([b.evidence.entropy for b in data.train_dataloader()], 1)
     held = torch.cat([b.evidence.entropy for b in data.val_dataloader()], 1)
     assert held.shape == (3, 10)

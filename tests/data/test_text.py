@@ -10,7 +10,6 @@ from eenet.callbacks.collect import CollectOutputs
 from eenet.callbacks.seed import SeedEpochs
 from eenet.data import SST2, AGNews, TextClassification
 from eenet.data.outputs import load_outputs
-from eenet.data.sentences import SimilarLengthBatches
 from eenet.models import TransformerEncoder
 from eenet.modules.multi_exit import MultiExitModule
 
@@ -88,15 +87,16 @@ def folder(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_training_batches_hold_similar_lengths_and_depend_on_the_seed(
+def test_training_batches_hold_similar_lengths_and_differ_by_epoch(
     tokenizer: str, folder: str
 ) -> None:
     data = make(tokenizer, folder, cal_size=20)
     assert data.has_calibration
 
-    def epoch(seed: int) -> list[Tensor]:
-        torch.manual_seed(seed)
-        return [x["input_ids"] for x, _ in data.train_dataloader()]
+    def epoch(number: int) -> list[Tensor]:
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(number)
+        return [x["input_ids"] for x, _ in loader]
 
     first = epoch(0)
     assert len(first) == (203 - 10 - 20) // 4
@@ -106,16 +106,6 @@ def test_training_batches_hold_similar_lengths_and_depend_on_the_seed(
     assert padded < 0.05
 
 
-def test_similar_length_batches_cover_every_sample_once() -> None:
-    lengths = torch.randint(1, 30, (103,))
-    sampler = torch.utils.data.RandomSampler(range(103))
-    batches = SimilarLengthBatches(sampler, 4, False, lengths)
-    chosen = list(batches)
-    assert len(batches) == len(chosen) == 26
-    assert sorted(i for batch in chosen for i in batch) == list(range(103))
-    assert len(list(SimilarLengthBatches(sampler, 4, True, lengths))) == 25
-
-
 def test_batches_are_padded_and_cut(tokenizer: str, folder: str) -> None:
     data = make(tokenizer, folder, max_length=6)
     x, y = next(iter(data.test_dataloader()))
@@ -123,6 +113,10 @@ def test_batches_are_padded_and_cut(tokenizer: str, folder: str) -> None:
     assert x["input_ids"].shape == (9, 6)
     assert torch.equal(x["input_ids"] == 0, x["attention_mask"] == 0)
     assert not (x["input_ids"] == 1).any()  # no [UNK]
+    texts = list(table(9)["text"])
+    raw = data.encode(texts)
+    assert torch.equal(raw["input_ids"], x["input_ids"])
+    assert torch.equal(raw["attention_mask"], x["attention_mask"])
 
 
 def test_labels_may_be_names(tokenizer: str, tmp_path: Path) -> None:

@@ -7,21 +7,20 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
 
 from eenet import __version__
 from eenet.costs import ExitCosts, measure_costs
-from eenet.data.outputs import save_outputs
+from eenet.data.writer import OutputsWriter
 from eenet.files import write_text
 from eenet.models import narrow
 from eenet.modules.multi_exit import MultiExitModule
-from eenet.scheduling import ExitOutputs
 
 
 class CollectOutputs(Callback):
     """Writes `outputs/SPLIT.safetensors` and `costs.json` into the run folder during `predict`.
 
-    The costs in the file are MACs per sample; its metadata holds the other units too.
+    Every batch goes to disk at once. The costs in the file are MACs per sample; its metadata holds
+    the other units too.
 
     Args:
         latency_batch_size: Batch size at which latency is measured.
@@ -30,7 +29,8 @@ class CollectOutputs(Callback):
     def __init__(self, latency_batch_size: int = 1) -> None:
         self.latency_batch_size = latency_batch_size
         self.costs: ExitCosts | None = None
-        self._batches: list[dict[str, Tensor]] = []
+        self._writer: OutputsWriter | None = None
+        self._position = 0
 
     def on_predict_batch_start(
         self,
@@ -55,31 +55,52 @@ class CollectOutputs(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keeps what `predict_step` returned."""
-        if isinstance(pl_module, MultiExitModule):
-            self._batches.append(outputs)
+        """Writes what `predict_step` returned."""
+        if not isinstance(pl_module, MultiExitModule):
+            return
+        if self._writer is None:
+            self._writer = self._begin(trainer, pl_module, outputs)
+        self._position = self._writer.write(self._position, outputs)
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Writes the files."""
-        if not isinstance(pl_module, MultiExitModule) or self.costs is None:
+        """Completes the files."""
+        if self._writer is None or self.costs is None:
             return
+        self._writer.flush()
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            self._writer.finish()
+            path = Path(trainer.default_root_dir) / "costs.json"
+            write_text(path, json.dumps(self.costs.as_dict(), indent=2) + "\n")
+        trainer.strategy.barrier()
+        self._writer = None
+
+    def _begin(self, trainer: L.Trainer, module: MultiExitModule, first: Any) -> OutputsWriter:
+        assert self.costs is not None
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        split = data.predict_split
-        folder = Path(trainer.default_root_dir)
-        outputs = ExitOutputs(
-            costs=self.costs.vector("macs"),
-            logits=torch.cat([b["logits"] for b in self._batches]).transpose(0, 1),
-            labels=torch.cat([b["labels"] for b in self._batches]),
-            metadata={
+        loader: Any = trainer.predict_dataloaders
+        if trainer.world_size > 1 and not hasattr(loader.sampler, "start"):
+            raise ValueError(
+                f"devices={trainer.world_size}: the samples of {type(data).__name__} can only be "
+                "collected in order by one process, unless its loaders take eenet's `Batches`"
+            )
+        writer = OutputsWriter(
+            Path(trainer.default_root_dir) / "outputs" / f"{data.predict_split}.safetensors",
+            trainer.is_global_zero,
+            len(loader.dataset),
+            first,
+            self.costs.vector("macs"),
+            {
                 "eenet": __version__,
                 "torch": torch.__version__,
-                "network": type(pl_module.net).__name__,
+                "network": type(module.net).__name__,
                 "data": type(data).__name__,
-                "split": split,
+                "split": data.predict_split,
                 "cost_unit": "macs",
                 "measured_costs": json.dumps(self.costs.as_dict()),
             },
         )
-        self._batches = []
-        save_outputs(outputs, folder / "outputs" / f"{split}.safetensors")
-        write_text(folder / "costs.json", json.dumps(self.costs.as_dict(), indent=2) + "\n")
+        trainer.strategy.barrier()
+        writer.open()
+        self._position = getattr(loader.sampler, "start", 0)
+        return writer

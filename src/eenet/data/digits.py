@@ -27,6 +27,7 @@ class Digits(TensorImageDataModule):
     num_classes = 10
     mean = (0.3053,)
     std = (0.3760,)
+    image_size = 8
 
     def __init__(
         self,

@@ -10,8 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset
 
+from eenet.data.batches import Batches
 from eenet.files import atomic
 from eenet.scheduling import Evidence, ExitOutputs
 from eenet.scheduling.outputs import FIELDS
@@ -147,15 +148,15 @@ class OutputsData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches of the larger part of `fit`."""
-        return self._loader(self.outputs("fit").select(self._parts()[0]), self.batch_size, True)
+        return self._loader(self.outputs("fit").select(self._parts()[0]), training=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of the part of `fit` held out."""
-        return self._loader(self.outputs("fit").select(self._parts()[1]), self.eval_batch_size)
+        return self._loader(self.outputs("fit").select(self._parts()[1]))
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Batches of `test`."""
-        return self._loader(self.outputs("test"), self.eval_batch_size)
+        return self._loader(self.outputs("test"))
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Batches of `test`."""
@@ -167,13 +168,10 @@ class OutputsData(L.LightningDataModule):
         held = max(1, round(self.holdout * samples))
         return order[held:], order[:held]
 
-    @staticmethod
-    def _loader(outputs: ExitOutputs, batch_size: int, training: bool = False) -> DataLoader[Any]:
-        data = _OutputsDataset(outputs)
-        sampler = RandomSampler(data) if training else SequentialSampler(data)
-        batches = BatchSampler(sampler, batch_size, drop_last=False)
-        # The sampler hands over whole batches of indices, so one indexing fetches a batch.
-        return DataLoader(data, sampler=batches, batch_size=None)
+    def _loader(self, outputs: ExitOutputs, training: bool = False) -> DataLoader[Any]:
+        size = self.batch_size if training else self.eval_batch_size
+        batches = Batches.of(self.trainer, outputs.num_samples, size, training)
+        return DataLoader(_OutputsDataset(outputs), batch_size=None, sampler=batches)
 
 
 class _OutputsDataset(Dataset[OutputsBatch]):

@@ -1,47 +1,13 @@
-"""Tokenised sentences in memory, and batches of similar length."""
+"""Tokenised sentences in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, Dataset, Sampler
+from torch.utils.data import Dataset
 
 Batch = tuple[dict[str, Tensor], Tensor]
-
-
-class SimilarLengthBatches(BatchSampler):
-    """Cuts a sampler's order into batches of samples of similar length.
-
-    Pools of `POOL` batches are sorted by length and cut, then all batches are shuffled, with
-    torch's global random numbers. The arguments keep the order and names of `BatchSampler`, so
-    that Lightning can put a distributed sampler in place of the given one.
-
-    Args:
-        sampler: Gives the samples in random order.
-        batch_size: Samples per batch.
-        drop_last: Whether an incomplete last batch is left out.
-        lengths: Length of each sample `[N]`.
-    """
-
-    POOL = 50
-
-    def __init__(
-        self, sampler: Sampler[int], batch_size: int, drop_last: bool, lengths: Tensor
-    ) -> None:
-        super().__init__(sampler, batch_size, drop_last)
-        self.lengths = lengths
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """The batches of one epoch."""
-        batches, order = [], torch.tensor(list(self.sampler))
-        for pool in torch.split(order, self.POOL * self.batch_size):
-            by_length = pool[self.lengths[pool].argsort()]
-            batches += [batch.tolist() for batch in torch.split(by_length, self.batch_size)]
-        if self.drop_last:
-            batches = [batch for batch in batches if len(batch) == self.batch_size]
-        for index in torch.randperm(len(batches)).tolist():
-            yield batches[index]
 
 
 class Sentences(Dataset[Batch]):
@@ -70,7 +36,7 @@ class Sentences(Dataset[Batch]):
             self.tokens, self.starts[index], self.lengths[index], self.labels[index], self.pad
         )
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
+    def __getitem__(self, indices: Sequence[int]) -> Batch:
         """The batch of these sentences, padded to the longest of them."""
         index = torch.as_tensor(indices)
         starts, lengths = self.starts[index, None], self.lengths[index, None]

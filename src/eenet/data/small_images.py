@@ -26,6 +26,7 @@ class SmallImages(TensorImageDataModule):
         FileNotFoundError: At set-up, if `root` holds neither form and nothing may be downloaded.
     """
 
+    image_size = 32
     torchvision_class: type[Any]
     label_columns: tuple[str, ...] = ("label",)
 
@@ -92,6 +93,8 @@ class FashionMNIST(SmallImages):
     num_classes = 10
     mean = (0.2860,)
     std = (0.3530,)
+    image_size = 28
+    class_names = torchvision.datasets.FashionMNIST.classes
     torchvision_class = torchvision.datasets.FashionMNIST
 
 

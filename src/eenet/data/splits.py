@@ -1,14 +1,16 @@
 """The split contract of every data module, and disjoint random splits with fixed seeds."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from eenet.seeding import EpochShuffle, epoch_seed
+from eenet.data.batches import Batches
+from eenet.seeding import epoch_seed
 
 Split = Literal["train", "val", "cal", "test"]
 
@@ -17,67 +19,98 @@ class SplitDataModule(L.LightningDataModule, ABC):
     """Base of the data modules: named splits, and one that `predict` reads.
 
     Train is for stage 1. Validation selects its checkpoint and is the only split the scheduler
-    is fitted on. Calibration is optional and untouched by both. Test is used once.
+    is fitted on. Calibration is optional and untouched by both. Test is used once. A subclass says
+    what the splits are; a data set is indexed by a list of indices and hands out a whole batch.
 
     Args:
+        val_size: Samples held out for validation.
+        cal_size: Samples held out for calibration.
+        split_seed: Seed of the split; keep it fixed over the seeds of an experiment.
         batch_size: Samples per training batch (per device).
-        eval_batch_size: Samples per batch everywhere else.
-        num_workers: Worker processes of each loader.
+        eval_batch_size: Most samples per batch everywhere else.
+        num_workers: Worker processes of each loader; 0 is fastest for data in memory.
         predict_split: Which split `predict` reads; "train" comes without augmentation.
     """
 
     num_classes: int
-    sizes: dict[str, int]
-    """Samples held out: "val" and "cal"."""
+    class_names: list[str] | None = None
 
     def __init__(
         self,
+        val_size: int,
+        cal_size: int = 0,
+        split_seed: int = 0,
         batch_size: int = 128,
         eval_batch_size: int = 512,
         num_workers: int = 0,
         predict_split: Split = "test",
     ) -> None:
         super().__init__()
+        self.sizes = {"val": val_size, "cal": cal_size}
+        self.split_seed = split_seed
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.predict_split: Split = predict_split
+        self._splits: dict[Split, Dataset[Any]] = {}
 
     @abstractmethod
-    def loader(self, split: Split, training: bool) -> DataLoader[Any]:
-        """The loader of a split, shuffled and ready for augmentation when `training`."""
+    def read(self) -> dict[Split, Dataset[Any]]:
+        """All splits, read and divided."""
+
+    @abstractmethod
+    def encode(self, raw: Sequence[Any]) -> Any:
+        """The network's input for raw samples (PIL images or texts), as in evaluation."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the data once."""
+        self._splits = self._splits or self.read()
+
+    def dataset(self, split: Split, training: bool) -> Dataset[Any]:
+        """A split, ready for augmentation when `training`."""
+        return self._splits[split]
 
     @property
     def has_calibration(self) -> bool:
         """Whether there is a calibration split."""
         return self.sizes["cal"] > 0
 
-    def shuffled(self, data: Any) -> EpochShuffle:
-        """A sampler that shuffles by epoch, also in a run that is taken up again."""
-        return EpochShuffle(len(data), self._epoch())
+    def parts(self, total: int) -> dict[Split, Tensor]:
+        """The indices of the train, val and cal split of `total` samples."""
+        return split_indices(total, self.sizes, self.split_seed)  # type: ignore[return-value]
 
-    def own_numbers(self) -> torch.Generator:
-        """A generator for a loader, which else would draw from torch's global numbers."""
-        return torch.Generator().manual_seed(epoch_seed(self._epoch(), stream=1) % 2**63)
-
-    def _epoch(self) -> int:
-        return self.trainer.current_epoch if self.trainer is not None else 0
+    def loader(self, split: Split, training: bool = False) -> DataLoader[Any]:
+        """The loader of this process's part of a split, shuffled when `training`."""
+        data: Any = self.dataset(split, training)
+        size = self.batch_size if training else self.eval_batch_size
+        lengths = getattr(data, "lengths", None)
+        batches = Batches.of(self.trainer, len(data), size, training, lengths)
+        return DataLoader(
+            data,
+            batch_size=None,
+            sampler=batches,
+            # Of its own: a loader without one draws from torch's global numbers.
+            generator=torch.Generator().manual_seed(epoch_seed(batches.epoch, stream=1) % 2**63),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches."""
         return self.loader("train", training=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Validation batches."""
-        return self.loader("val", training=False)
+        """Validation batches, in order."""
+        return self.loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Test batches."""
-        return self.loader("test", training=False)
+        """Test batches, in order."""
+        return self.loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Batches of `predict_split`, in order."""
-        return self.loader(self.predict_split, training=False)
+        return self.loader(self.predict_split)
 
 
 def split_indices(total: int, sizes: dict[str, int], seed: int) -> dict[str, Tensor]:
@@ -108,6 +141,21 @@ def split_indices(total: int, sizes: dict[str, int], seed: int) -> dict[str, Ten
     return parts
 
 
-def identity(batch: Any) -> Any:
-    """The collate function of data sets that hand out whole batches."""
-    return batch
+class Items(Dataset[Any]):
+    """Some samples of a data set of single ones, handed out in batches.
+
+    Args:
+        data: Gives one sample for one index, a tuple of tensors and numbers.
+        index: Indices of those to take `[N]`; all by default.
+    """
+
+    def __init__(self, data: Any, index: Tensor | None = None) -> None:
+        self.data = data
+        self.index = torch.arange(len(data)) if index is None else index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, positions: list[int]) -> Any:
+        chosen = self.index[positions].tolist()
+        return torch.utils.data.default_collate([self.data[i] for i in chosen])

@@ -1,14 +1,17 @@
-"""Image sets small enough for memory: uint8 tensors, normalised and augmented in whole batches."""
+"""Image sets that fit into memory: splits, batches and augmentation on the device."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, TensorDataset
+from torchvision.transforms.v2.functional import pil_to_tensor
 
-from eenet.data.splits import Split, SplitDataModule, identity, split_indices
+from eenet.data.splits import Split, SplitDataModule
 
 
 class TensorImageDataModule(SplitDataModule):
@@ -20,37 +23,21 @@ class TensorImageDataModule(SplitDataModule):
 
     Args:
         val_size: Samples held out for validation.
-        cal_size: Samples held out for calibration.
-        split_seed: Seed of the split; keep it fixed over the seeds of an experiment.
         crop_padding: Training images are shifted by up to this many pixels each way.
         flip: Whether training images are mirrored with probability 1/2.
-        batch_size: Samples per training batch.
-        eval_batch_size: Samples per batch everywhere else.
-        num_workers: Worker processes; 0 is fastest for tensors in memory.
-        predict_split: Which split `predict` reads.
+        **settings: Those of `SplitDataModule`.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    image_size: int
 
     def __init__(
-        self,
-        val_size: int,
-        cal_size: int = 0,
-        split_seed: int = 0,
-        crop_padding: int = 4,
-        flip: bool = True,
-        batch_size: int = 128,
-        eval_batch_size: int = 512,
-        num_workers: int = 0,
-        predict_split: Split = "test",
+        self, val_size: int, crop_padding: int = 4, flip: bool = True, **settings: Any
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, num_workers, predict_split)
-        self.sizes = {"val": val_size, "cal": cal_size}
-        self.split_seed = split_seed
+        super().__init__(val_size=val_size, **settings)
         self.crop_padding = crop_padding
         self.flip = flip
-        self._splits: dict[str, tuple[Tensor, Tensor]] = {}
 
     @abstractmethod
     def load(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -59,26 +46,19 @@ class TensorImageDataModule(SplitDataModule):
         Images are uint8 `[N, C, H, W]`, labels int64 `[N]`.
         """
 
-    def setup(self, stage: str | None = None) -> None:
-        """Loads and splits the images once."""
-        if self._splits:
-            return
+    def read(self) -> dict[Split, Dataset[Any]]:
+        """Loads and divides the images."""
         (images, labels), test = self.load()
-        for name, index in split_indices(len(labels), self.sizes, self.split_seed).items():
-            self._splits[name] = (images[index], labels[index])
-        self._splits["test"] = test
+        splits: dict[Split, Dataset[Any]] = {"test": TensorDataset(*test)}
+        for name, index in self.parts(len(labels)).items():
+            splits[name] = TensorDataset(images[index], labels[index])
+        return splits
 
-    def loader(self, split: Split, training: bool) -> DataLoader[Any]:
-        """The loader of a split."""
-        data = _TensorDataset(*self._splits[split])
-        return DataLoader(
-            data,
-            batch_size=self.batch_size if training else self.eval_batch_size,
-            sampler=self.shuffled(data) if training else None,
-            generator=self.own_numbers(),
-            drop_last=training,
-            num_workers=self.num_workers,
-            collate_fn=identity,
+    def encode(self, raw: Sequence[Image.Image]) -> Tensor:
+        """Images of any size and colour as the network takes them, `[B, C, H, W]` float32."""
+        mode, size = ("L" if len(self.mean) == 1 else "RGB"), (self.image_size,) * 2
+        return self.normalise(
+            torch.stack([pil_to_tensor(image.convert(mode).resize(size)) for image in raw])
         )
 
     def on_after_batch_transfer(
@@ -124,19 +104,3 @@ def mirror(images: Tensor) -> Tensor:
     """Mirrors each image `[B, C, H, W]` left to right with probability 1/2."""
     chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
     return torch.where(chosen, images.flip(-1), images)
-
-
-class _TensorDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Hands out whole batches by one indexing instead of sample by sample."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images, self.labels = images, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.images[index], self.labels[index]
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        return self.images[indices], self.labels[indices]

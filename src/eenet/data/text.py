@@ -1,13 +1,15 @@
 """Text classification from a hub, parquet or csv files, or a folder of `save_to_disk`."""
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import Dataset
 
-from eenet.data.sentences import Sentences, SimilarLengthBatches, tokenise
-from eenet.data.splits import Split, SplitDataModule, identity, split_indices
+from eenet.data.sentences import Sentences, tokenise
+from eenet.data.splits import Split, SplitDataModule
 from eenet.data.tables import read_table
 from eenet.extras import require
 
@@ -35,12 +37,9 @@ class TextClassification(SplitDataModule):
         label_names: The C names in the order of the classes, if labels are names.
         max_length: Tokens at which a sentence is cut, special ones included.
         val_size: Samples held out for validation.
-        cal_size: Samples held out for calibration.
-        split_seed: Seed of the split; keep it fixed over the seeds of an experiment.
-        batch_size: Samples per training batch.
-        eval_batch_size: Samples per batch everywhere else.
-        num_workers: Worker processes; 0 is fastest for tokens in memory.
-        predict_split: Which split `predict` reads.
+        batch_size: Samples per training batch (per device).
+        eval_batch_size: Most samples per batch everywhere else.
+        **settings: Those of `SplitDataModule`.
 
     Raises:
         ModuleNotFoundError: At set-up, if transformers is not installed.
@@ -64,14 +63,13 @@ class TextClassification(SplitDataModule):
         label_names: list[str] | None = None,
         max_length: int = 128,
         val_size: int = 2000,
-        cal_size: int = 0,
-        split_seed: int = 0,
         batch_size: int = 32,
         eval_batch_size: int = 128,
-        num_workers: int = 0,
-        predict_split: Split = "test",
+        **settings: Any,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, num_workers, predict_split)
+        super().__init__(
+            val_size, batch_size=batch_size, eval_batch_size=eval_batch_size, **settings
+        )
         if label_names is not None and len(label_names) != num_classes:
             raise ValueError(f"label_names={label_names} must have num_classes={num_classes} names")
         self.tokenizer = tokenizer
@@ -81,37 +79,30 @@ class TextClassification(SplitDataModule):
         self.config_name = config_name
         self.text_column = text_column
         self.label_column = label_column
-        self.label_names = label_names
+        self.class_names = label_names
         self.max_length = max_length
-        self.sizes = {"val": val_size, "cal": cal_size}
-        self.split_seed = split_seed
-        self._splits: dict[str, Sentences] = {}
 
-    def setup(self, stage: str | None = None) -> None:
-        """Reads, tokenises and splits the texts once."""
-        if self._splits:
-            return
+    def read(self) -> dict[Split, Dataset[Any]]:
+        """Reads, tokenises and divides the texts."""
+        rest, test = self._load("train"), self._load("test")
+        splits: dict[Split, Dataset[Any]] = {"test": test}
+        return splits | {name: rest.select(i) for name, i in self.parts(len(rest)).items()}
+
+    def encode(self, raw: Sequence[str]) -> dict[str, Tensor]:
+        """Texts as the network takes them: `input_ids` and `attention_mask`, `[B, T]` int64."""
+        labels = torch.zeros(len(raw), dtype=torch.int64)
+        sentences = tokenise(list(raw), labels, self._tokenizer, self.max_length, "the input")
+        return sentences[range(len(raw))][0]
+
+    @cached_property
+    def _tokenizer(self) -> Any:
         auto = require("transformers", "text").AutoTokenizer
         try:
-            tokenizer = auto.from_pretrained(self.tokenizer)
+            return auto.from_pretrained(self.tokenizer)
         except (OSError, ValueError) as error:
             raise ValueError(f"tokenizer={self.tokenizer!r} cannot be loaded: {error}") from error
-        rest = self._load("train", tokenizer)
-        parts = split_indices(len(rest), self.sizes, self.split_seed)
-        self._splits = {name: rest.select(index) for name, index in parts.items()}
-        self._splits["test"] = self._load("test", tokenizer)
 
-    def loader(self, split: Split, training: bool) -> DataLoader[Any]:
-        """The loader of a split."""
-        data = self._splits[split]
-        options: dict[str, Any] = {"num_workers": self.num_workers, "collate_fn": identity}
-        options["generator"] = self.own_numbers()
-        if not training:
-            return DataLoader(data, batch_size=self.eval_batch_size, **options)
-        batches = SimilarLengthBatches(self.shuffled(data), self.batch_size, True, data.lengths)
-        return DataLoader(data, batch_sampler=batches, **options)
-
-    def _load(self, which: str, tokenizer: Any) -> Sentences:
+    def _load(self, which: str) -> Sentences:
         where = f"{which}={self.sources[which]!r}"
         table = read_table(self.sources[which], self.split_names[which], self.config_name)
         for field in ("text_column", "label_column"):
@@ -127,11 +118,12 @@ class TextClassification(SplitDataModule):
                     f"{where}: row {row} of {self.text_column!r} holds no text but {text!r}; "
                     "remove such rows"
                 )
-        return tokenise(texts, self._classes(labels, where), tokenizer, self.max_length, where)
+        classes = self._classes(labels, where)
+        return tokenise(texts, classes, self._tokenizer, self.max_length, where)
 
     def _classes(self, labels: list[Any], where: str) -> Tensor:
-        if self.label_names is not None:
-            index = {name: number for number, name in enumerate(self.label_names)}
+        if self.class_names is not None:
+            index = {name: number for number, name in enumerate(self.class_names)}
             labels = [index.get(label, label) for label in labels]
         wrong = {x for x in labels if not isinstance(x, int) or not 0 <= x < self.num_classes}
         if wrong:
@@ -177,6 +169,7 @@ class SST2(TextClassification):
             config_name=config_name,
             test_split="validation",
             text_column="sentence",
+            label_names=["negative", "positive"],
             max_length=max_length,
             val_size=val_size,
             **settings,
@@ -209,6 +202,7 @@ class AGNews(TextClassification):
             train=train,
             num_classes=4,
             test=test,
+            label_names=["World", "Sports", "Business", "Sci/Tech"],
             max_length=max_length,
             val_size=val_size,
             **settings,

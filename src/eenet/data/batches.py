@@ -1,0 +1,82 @@
+"""Which samples each process takes in which order, one batch of indices at a time."""
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.utils.data import DistributedSampler
+
+from eenet.seeding import epoch_seed
+
+_POOL = 50
+
+
+class Batches(DistributedSampler[list[int]]):
+    """Batches of indices for `DataLoader(data, batch_size=None, sampler=...)`.
+
+    In order: each process takes one contiguous part, and all cut theirs into the same number of
+    batches. So no sample counts twice, where torch's `DistributedSampler` repeats some to fill up
+    the last round, and no process waits for a batch that another does not have.
+
+    Shuffled: another order each epoch, by the seed and the epoch alone, so that a resumed run goes
+    on as an uninterrupted one. What fills no batch is left out, each epoch something else. With
+    `lengths`, pools of 50 batches are sorted by length before they are cut, which saves padding.
+
+    Args:
+        size: Number of samples.
+        batch_size: Most samples of a batch of this process.
+        shuffle: Whether this is for training.
+        rank: This process.
+        world: Number of processes.
+        epoch: Epoch to begin with; Lightning sets the later ones.
+        lengths: Length of each sample `[size]`.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        shuffle: bool,
+        rank: int = 0,
+        world: int = 1,
+        epoch: int = 0,
+        lengths: Tensor | None = None,
+    ) -> None:
+        super().__init__(range(size), world, rank, shuffle)  # type: ignore[arg-type]
+        self.size, self.batch_size, self.epoch, self.lengths = size, batch_size, epoch, lengths
+        self.start = rank * (size // world) + min(rank, size % world)
+
+    @classmethod
+    def of(
+        cls, trainer: Any, size: int, batch_size: int, shuffle: bool, lengths: Tensor | None = None
+    ) -> Self:
+        """Those of this process of a Lightning trainer; None is a single process."""
+        if trainer is None:
+            return cls(size, batch_size, shuffle, lengths=lengths)
+        place = trainer.global_rank, trainer.world_size, trainer.current_epoch
+        return cls(size, batch_size, shuffle, *place, lengths)
+
+    def __len__(self) -> int:
+        share = self.size // self.num_replicas
+        if self.shuffle:
+            return max(1, share // self.batch_size)
+        return -(-self.size // (self.num_replicas * self.batch_size))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if not self.shuffle:
+            part = torch.arange(self.size).tensor_split(self.num_replicas)[self.rank]
+            yield from (batch.tolist() for batch in part.tensor_split(len(self)))
+            return
+        generator = torch.Generator().manual_seed(epoch_seed(self.epoch) % 2**63)
+        order = torch.randperm(self.size, generator=generator)
+        order = order[: len(self) * self.batch_size * self.num_replicas]
+        order = order[: len(order) - len(order) % self.num_replicas]
+        batches = list(torch.split(order[self.rank :: self.num_replicas], self.batch_size))
+        if self.lengths is not None:
+            pools = [torch.cat(batches[i : i + _POOL]) for i in range(0, len(batches), _POOL)]
+            pools = [pool[self.lengths[pool].argsort(stable=True)] for pool in pools]
+            batches = [batch for pool in pools for batch in torch.split(pool, self.batch_size)]
+            shuffled = torch.randperm(len(batches), generator=generator).tolist()
+            batches = [batches[i] for i in shuffled]
+        yield from (batch.tolist() for batch in batches)

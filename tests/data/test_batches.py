@@ -1,0 +1,42 @@
+from itertools import pairwise
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eenet.data.batches import Batches
+
+
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 4))
+def test_in_order_every_sample_comes_once_whatever_the_number_of_processes(size, batch, world):
+    parts = [Batches(size, batch, False, rank, world) for rank in range(world)]
+    chosen = [list(part) for part in parts]
+    assert [i for part in chosen for indices in part for i in indices] == list(range(size))
+    assert {len(part) for part in chosen} == {len(parts[0])} == {-(-size // (batch * world))}
+    assert max(len(indices) for part in chosen for indices in part) <= batch
+    starts = [sum(len(i) for part in chosen[:rank] for i in part) for rank in range(world)]
+    assert [part.start for part in parts] == starts
+
+
+@given(st.integers(8, 60), st.integers(1, 9), st.integers(1, 4), st.booleans())
+def test_shuffled_processes_take_different_samples_and_equally_many(size, batch, world, by_length):
+    lengths = torch.arange(size) % 7 if by_length else None
+    parts = [Batches(size, batch, True, rank, world, 3, lengths) for rank in range(world)]
+    chosen = [list(part) for part in parts]
+    together = [i for part in chosen for indices in part for i in indices]
+    assert len(set(together)) == len(together)
+    per_process = min(size // world, max(1, size // world // batch) * batch)
+    assert len(together) == world * per_process
+    assert {len(part) for part in chosen} == {len(parts[0])}
+    if by_length and len(together) <= 50 * batch * world:
+        for part in chosen:
+            spans = sorted((min(lengths[i]), max(lengths[i])) for i in part)
+            assert all(high <= low for (_, high), (low, _) in pairwise(spans))
+
+
+def test_each_epoch_has_an_order_of_its_own():
+    batches = Batches(100, 10, True)
+    first = list(batches)
+    assert first == list(batches)
+    batches.set_epoch(1)
+    assert first != list(batches)

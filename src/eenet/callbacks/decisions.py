@@ -1,7 +1,6 @@
 """Where each sample leaves, written while `predict` runs."""
 
 import csv
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -62,4 +61,6 @@ class WriteDecisions(Callback):
             ):
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(["sample", "policy", "budget", "exit", "prediction", "cost"])
-                writer.writerows(sorted(chain.from_iterable(parts), key=lambda row: row[0]))
+                rows = [row for part in parts for row in part]
+                rows.sort(key=lambda row: row[0])
+                writer.writerows(rows)

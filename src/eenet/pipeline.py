@@ -185,7 +185,7 @@ class _Stage:
     ) -> None:
         """Runs the stage and records what it produced."""
         print(f"\n{_TITLES[self.name]}, in {self.folder}", flush=True)
-        self._fill_loggers()
+        self._name_wandb_run()
         write_text(self.folder / "config.yaml", self.text())
         write_text(self.folder / "identity.json", json.dumps(self.identity()))
         command = [sys.executable, "-m", "eenet.stage", "--config", f"{self.folder}/config.yaml"]
@@ -201,15 +201,12 @@ class _Stage:
         }
         write_text(self.record, json.dumps(record, indent=1))
 
-    def _fill_loggers(self) -> None:
-        """Gives loggers the stage's folder, and W&B one run per stage, grouped by run folder."""
+    def _name_wandb_run(self) -> None:
+        """Gives W&B one run per stage, grouped by run folder."""
         loggers, run = self.config.trainer.logger, self.folder.parent.name
         for logger in loggers if isinstance(loggers, list) else [loggers]:
-            init = getattr(logger, "init_args", None)
-            if init is None:
-                continue
-            init.save_dir = str(self.folder)
-            if logger.class_path.endswith("WandbLogger"):
+            if getattr(logger, "class_path", "").endswith("WandbLogger"):
+                init = logger.init_args
                 init.name = init.name or f"{run}-{self.name}"
                 # A stage that is taken up again goes on in its own W&B run.
                 path = self.folder / "wandb-id.txt"

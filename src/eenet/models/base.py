@@ -78,6 +78,14 @@ class MultiExitNetwork(nn.Module):
             logits.append(exit_logits)
         return torch.stack(logits)
 
+    def narrow(self, state: State, keep: Tensor) -> State:
+        """Reduces a state to the samples `keep` `[b]` (int64) that go on; see `narrow`."""
+        return narrow(state, keep)
+
+    def join(self, states: Sequence[State]) -> State:
+        """Puts the samples of several states of one stage into one state, in order."""
+        return pytree.tree_map(lambda *tensors: torch.cat(tensors), states[0], *states[1:])
+
 
 def narrow(state: State, keep: Tensor) -> State:
     """Reduces a state to some of its samples.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from eenet.models import narrow
+from eenet.models.base import join, narrow
 
 if TYPE_CHECKING:
     from eenet.inference.predictor import AdaptivePredictor, Answers
@@ -74,11 +74,13 @@ def stream(
             if waiting and (waiting >= batch_size or int(pool[0].batch[0]) < before):
                 run(k)
 
-    def finished() -> Iterator["Answers"]:
+    def finished() -> list["Answers"]:
         nonlocal done
+        answers = []
         while pending and not pending[0].missing:
-            yield predictor._answers(pending[0].left, pending.popleft().samples)
+            answers.append(predictor._answers(pending[0].left, pending.popleft().samples))
             done += 1
+        return answers
 
     for number, x in enumerate(batches):
         now = time.perf_counter()
@@ -88,22 +90,21 @@ def stream(
             pending.append(_Batch(samples, now, samples))
             row = torch.arange(samples, device=predictor.device)
             pools[0].append(_Waiting(torch.full_like(row, number), row, state, None))
-            late = number - max_wait
+            late = number - max_wait + 1
             if max_wait_ms is not None:
                 arrived = [1e3 * (now - batch.arrived) >= max_wait_ms for batch in pending]
                 late = max(late, done + sum(arrived))
             sweep(late)
-            yield from finished()
+            answers = finished()
+        yield from answers  # outside, so that the caller is not in inference mode
     with torch.inference_mode():
         sweep(done + len(pending))
-        yield from finished()
+        answers = finished()
+    yield from answers
 
 
 def _join(predictor: "AdaptivePredictor", chunks: list[_Waiting]) -> _Waiting:
     if len(chunks) == 1:
         return chunks[0]
-    batch, row, memory = pytree.tree_map(
-        lambda *tensors: torch.cat(tensors),
-        *((c.batch, c.row, c.memory) for c in chunks),
-    )
+    batch, row, memory = join([(c.batch, c.row, c.memory) for c in chunks])
     return _Waiting(batch, row, predictor.net.join([c.state for c in chunks]), memory)

@@ -84,7 +84,7 @@ class MultiExitNetwork(nn.Module):
 
     def join(self, states: Sequence[State]) -> State:
         """Puts the samples of several states of one stage into one state, in order."""
-        return pytree.tree_map(lambda *tensors: torch.cat(tensors), states[0], *states[1:])
+        return join(states)
 
 
 def narrow(state: State, keep: Tensor) -> State:
@@ -98,6 +98,14 @@ def narrow(state: State, keep: Tensor) -> State:
         The same nesting, every tensor indexed along its first dimension.
     """
     return pytree.tree_map_only(Tensor, lambda tensor: tensor[keep], state)
+
+
+def join(states: Sequence[State]) -> State:
+    """Puts the samples of several states of one form into one state, in order."""
+    return pytree.tree_map(
+        lambda first, *rest: torch.cat([first, *rest]) if isinstance(first, Tensor) else first,
+        *states,
+    )
 
 
 def check_exits(exits: Sequence[int], last: int) -> list[int]:

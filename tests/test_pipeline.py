@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,6 +89,32 @@ def test_what_an_offline_wandb_run_wrote(folder):
     assert plotted == {"eenet", "max_prob", "entropy"}
     assert len(list((media / "table" / "shares").glob("*.table.json"))) == 3
     assert list((media / "images" / "curve").glob("*.png"))
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_two_processes_give_what_one_gave(folder, tmp_path, stage):
+    config = ["--config", f"{folder}/{stage}/config.yaml", "--trainer.logger=false"]
+    config += [f"--ckpt_path={folder}/{stage}/checkpoints/best.ckpt"]
+    config += ["--data.eval_batch_size=37"]  # 500 samples: seven batches of each process
+    config += ["--trainer.devices=2", "--trainer.accelerator=cpu", "--trainer.strategy=ddp"]
+    config += [f"--trainer.default_root_dir={tmp_path}"]
+    tested, predicted = run("test", *config, NO_COLOR="1"), run("predict", *config)
+    assert tested.returncode == predicted.returncode == 0, tested.stderr + predicted.stderr
+    alone = load_outputs(folder / "stage1" / "outputs" / "test.safetensors")
+    if stage == "stage1":
+        together = load_outputs(tmp_path / "outputs" / "test.safetensors")
+        torch.testing.assert_close(alone.logits, together.logits)
+        assert torch.equal(alone.labels, together.labels)
+        shown = re.findall(r"test/acc_exit_\d\s+│\s+([\d.e-]+)", tested.stdout)
+        accuracies = alone.answer_quality().mean(1).tolist()
+        assert [float(value) for value in shown] == pytest.approx(accuracies)
+    else:
+        alone, together = (
+            json.loads((f / "curve.json").read_text()) for f in (folder / stage, tmp_path)
+        )
+        assert alone == together
+        rows = list(csv.DictReader((tmp_path / "decisions.csv").open()))
+        assert [int(row["sample"]) for row in rows] == [n for n in range(500) for _ in range(6)]
 
 
 def test_a_finished_pipeline_is_skipped(folder):

@@ -83,10 +83,12 @@ def run_pipeline(args: list[str]) -> Path:
     data.fit, data.test = str(outputs / "val.safetensors"), str(outputs / "test.safetensors")
 
     trained = ["checkpoints/best.ckpt", "outputs/val.safetensors", "outputs/test.safetensors"]
-    write_text(run / "pipeline.yaml", parser.dump(config, skip_none=False))
-    if not stage1.is_complete({}):
+    todo = not stage1.is_complete({})
+    if todo:
         stage1.make_room(keep_if_same=True, overwrite=config.overwrite)
         _check_budgets(config)
+    write_text(run / "pipeline.yaml", parser.dump(config, skip_none=False))
+    if todo:
         stage1.execute({}, trained)
     sources = {"outputs": [sha256(data.fit), sha256(data.test)]}
     if not stage2.is_complete(sources):

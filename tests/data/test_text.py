@@ -8,7 +8,7 @@ from torch import Tensor
 
 from eenet.callbacks.collect import CollectOutputs
 from eenet.callbacks.seed import SeedEpochs
-from eenet.data import SST2, AGNews, TextClassification
+from eenet.data import TextClassification
 from eenet.data.outputs import load_outputs
 from eenet.models import TransformerEncoder
 from eenet.modules.multi_exit import MultiExitModule
@@ -129,19 +129,6 @@ def test_labels_may_be_names(tokenizer: str, tmp_path: Path) -> None:
         make(tokenizer, str(path), test=str(path))
     with pytest.raises(ValueError, match="label_names="):
         make(tokenizer, str(path), label_names=["bad"])
-
-
-def test_sst2_and_ag_news_know_their_form(tokenizer: str, tmp_path: Path) -> None:
-    table(30, "sentence").to_parquet(tmp_path / "train.parquet")
-    table(8, "sentence").to_parquet(tmp_path / "validation.parquet")
-    sst2 = SST2(tokenizer, str(tmp_path), val_size=5)
-    sst2.setup()
-    assert len(read(sst2.test_dataloader())) == 8
-    table(30).to_parquet(tmp_path / "train.parquet")
-    table(7).to_parquet(tmp_path / "test.parquet")
-    news = AGNews(tokenizer, str(tmp_path), val_size=5)
-    news.setup()
-    assert (news.num_classes, len(read(news.test_dataloader()))) == (4, 7)
 
 
 def test_what_is_wrong_is_named(tokenizer: str, folder: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from eenet.files import atomic
@@ -19,7 +20,7 @@ class WriteDecisions(Callback):
 
     def __init__(self) -> None:
         self._rows: list[tuple[Any, ...]] = []
-        self._seen = 0
+        self._seen = 0  # position of the next sample
 
     def on_predict_batch_end(
         self,
@@ -33,6 +34,9 @@ class WriteDecisions(Callback):
         """Keeps the rows of a batch."""
         if not isinstance(pl_module, SchedulerModule):
             return
+        if batch_idx == 0:
+            loader: Any = trainer.predict_dataloaders
+            self._rows, self._seen = [], loader.sampler.start
         for label, fields in outputs.items():
             for budget, *columns in zip(
                 pl_module.budgets, *(f.tolist() for f in fields), strict=True
@@ -43,12 +47,20 @@ class WriteDecisions(Callback):
         self._seen += batch.quality.shape[1]
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Writes the file."""
-        if isinstance(pl_module, SchedulerModule):
+        """Writes the file, with the rows of all processes."""
+        if not isinstance(pl_module, SchedulerModule):
+            return
+        parts = [self._rows]
+        if trainer.world_size > 1:
+            parts = [[] for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(parts, self._rows)
+        if trainer.is_global_zero:
             with (
                 atomic(Path(trainer.default_root_dir) / "decisions.csv") as temporary,
                 temporary.open("w", newline="") as file,
             ):
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(["sample", "policy", "budget", "exit", "prediction", "cost"])
-                writer.writerows(self._rows)
+                rows = [row for part in parts for row in part]
+                rows.sort(key=lambda row: row[0])
+                writer.writerows(rows)

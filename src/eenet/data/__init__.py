@@ -3,13 +3,11 @@
 from eenet.data.digits import Digits
 from eenet.data.image_folder import ImageFolder
 from eenet.data.small_images import CIFAR10, CIFAR100, FashionMNIST
-from eenet.data.text import SST2, AGNews, TextClassification
+from eenet.data.text import TextClassification
 
 __all__ = [
     "CIFAR10",
     "CIFAR100",
-    "SST2",
-    "AGNews",
     "Digits",
     "FashionMNIST",
     "ImageFolder",

@@ -30,10 +30,6 @@ class ImageFolder(SplitDataModule):
         num_classes: Number of classes; ImageNet has 1,000.
         image_size: Height and width S that the network gets.
         resize: Shorter side before the central crop.
-        val_size: Samples held out for validation.
-        batch_size: Samples per training batch (per device).
-        eval_batch_size: Most samples per batch everywhere else.
-        num_workers: Worker processes, which decode the images.
         **settings: Those of `SplitDataModule`.
 
     Raises:
@@ -47,19 +43,9 @@ class ImageFolder(SplitDataModule):
         num_classes: int = 1000,
         image_size: int = 224,
         resize: int = 256,
-        val_size: int = 50000,
-        batch_size: int = 64,
-        eval_batch_size: int = 256,
-        num_workers: int = 8,
         **settings: Any,
     ) -> None:
-        super().__init__(
-            val_size,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            **settings,
-        )
+        super().__init__(**settings)
         self.root = root
         self.num_classes = num_classes
         last = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(_MEAN, _STD)]

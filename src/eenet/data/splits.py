@@ -28,7 +28,7 @@ class SplitDataModule(L.LightningDataModule, ABC):
         split_seed: Seed of the split; keep it fixed over the seeds of an experiment.
         batch_size: Samples per training batch (per device).
         eval_batch_size: Most samples per batch everywhere else.
-        num_workers: Worker processes of each loader; 0 is fastest for data in memory.
+        num_workers: Worker processes of each loader, for images in files; data in memory wants none.
         predict_split: Which split `predict` reads; "train" comes without augmentation.
     """
 
@@ -41,7 +41,7 @@ class SplitDataModule(L.LightningDataModule, ABC):
         cal_size: int = 0,
         split_seed: int = 0,
         batch_size: int = 128,
-        eval_batch_size: int = 512,
+        eval_batch_size: int = 256,
         num_workers: int = 0,
         predict_split: Split = "test",
     ) -> None:

@@ -34,11 +34,8 @@ class TextClassification(SplitDataModule):
         test_split: Name of the test split.
         text_column: Column of the texts.
         label_column: Column of the labels, which are 0 ... C - 1 or names.
-        label_names: The C names in the order of the classes, if labels are names.
+        label_names: The C names in the order of the classes; needed where labels are names.
         max_length: Tokens at which a sentence is cut, special ones included.
-        val_size: Samples held out for validation.
-        batch_size: Samples per training batch (per device).
-        eval_batch_size: Most samples per batch everywhere else.
         **settings: Those of `SplitDataModule`.
 
     Raises:
@@ -62,14 +59,9 @@ class TextClassification(SplitDataModule):
         label_column: str = "label",
         label_names: list[str] | None = None,
         max_length: int = 128,
-        val_size: int = 2000,
-        batch_size: int = 32,
-        eval_batch_size: int = 128,
         **settings: Any,
     ) -> None:
-        super().__init__(
-            val_size, batch_size=batch_size, eval_batch_size=eval_batch_size, **settings
-        )
+        super().__init__(**settings)
         if label_names is not None and len(label_names) != num_classes:
             raise ValueError(f"label_names={label_names} must have num_classes={num_classes} names")
         self.tokenizer = tokenizer
@@ -133,77 +125,3 @@ class TextClassification(SplitDataModule):
                 "they are names"
             )
         return torch.tensor(labels, dtype=torch.int64)
-
-
-class SST2(TextClassification):
-    """SST-2 as in GLUE (Socher et al. 2013, Wang et al. 2019): positive or negative sentences.
-
-    GLUE keeps the test labels to itself; papers report on its validation split of 872 sentences,
-    which is "test" here. Validation is held out of the 67,349 training phrases.
-
-    Args:
-        tokenizer: The tokenizer: a name on the Hugging Face hub or a local folder.
-        train: Hub id, files or folder of the data.
-        test: The same for the test data; None for the validation split of `train`.
-        config_name: Configuration on the hub; not used for local data.
-        max_length: Tokens at which a sentence is cut; the longest has 66 by BERT's tokenizer.
-        val_size: Samples held out for validation.
-        **settings: Those of `TextClassification`.
-    """
-
-    def __init__(
-        self,
-        tokenizer: str = "bert-base-uncased",
-        train: list[str] | str = "nyu-mll/glue",
-        test: list[str] | str | None = None,
-        config_name: str | None = "sst2",
-        max_length: int = 128,
-        val_size: int = 3367,
-        **settings: Any,
-    ) -> None:
-        super().__init__(
-            tokenizer=tokenizer,
-            train=train,
-            num_classes=2,
-            test=test,
-            config_name=config_name,
-            test_split="validation",
-            text_column="sentence",
-            label_names=["negative", "positive"],
-            max_length=max_length,
-            val_size=val_size,
-            **settings,
-        )
-
-
-class AGNews(TextClassification):
-    """AG News (Zhang et al. 2015): World, Sports, Business, Sci/Tech; 120,000 + 7,600 articles.
-
-    Args:
-        tokenizer: The tokenizer: a name on the Hugging Face hub or a local folder.
-        train: Hub id, files or folder of the data.
-        test: The same for the test data; None for the test split of `train`.
-        max_length: Tokens at which an article is cut.
-        val_size: Samples held out for validation.
-        **settings: Those of `TextClassification`.
-    """
-
-    def __init__(
-        self,
-        tokenizer: str = "bert-base-uncased",
-        train: list[str] | str = "fancyzhx/ag_news",
-        test: list[str] | str | None = None,
-        max_length: int = 128,
-        val_size: int = 2000,
-        **settings: Any,
-    ) -> None:
-        super().__init__(
-            tokenizer=tokenizer,
-            train=train,
-            num_classes=4,
-            test=test,
-            label_names=["World", "Sports", "Business", "Sci/Tech"],
-            max_length=max_length,
-            val_size=val_size,
-            **settings,
-        )

@@ -65,6 +65,12 @@ class SchedulerModule(L.LightningModule):
         """Before a fit, checks the budgets and sizes the learned policies by the outputs."""
         if self._prepared or self.trainer.state.fn != "fit":
             return
+        ddp = getattr(self.trainer.strategy, "_ddp_kwargs", {"find_unused_parameters": True})
+        if self.trainer.world_size > 1 and not ddp.get("find_unused_parameters"):
+            raise ValueError(
+                "strategy: the policies' parts take turns, so with several devices give "
+                "ddp_find_unused_parameters_true; one device is enough for most outputs"
+            )
         outputs = self._outputs()
         budgets = self.resolve_budgets(outputs.mean_costs)
         for policy in self.learned:
@@ -111,7 +117,7 @@ class SchedulerModule(L.LightningModule):
                 continue
             loss = self._held_out[policy.label] / self._held_out_samples
             loss = self.trainer.strategy.reduce(loss, reduce_op="mean")
-            self.log(f"val/{policy.label}/loss", loss.mean())
+            self.log(f"val/{policy.label}/loss", loss.mean(), sync_dist=True)
             if not self.trainer.sanity_checking:
                 policy.keep_best(loss)
         self._held_out, self._held_out_samples = {}, 0
@@ -172,7 +178,7 @@ class SchedulerModule(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Logs the mean quality over the budgets."""
         for label, curve in self.results().items():
-            self.log(f"test/{label}/mean_quality", curve.quality.mean().float())
+            self.log(f"test/{label}/mean_quality", curve.quality.mean().float(), sync_dist=True)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses the checkpoint of another class."""

@@ -1,7 +1,7 @@
 """The adaptive runtime: a batch goes in, samples leave early, the rest goes on."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from eenet.costs import LatencyProfile, profile_latency
+from eenet.inference.decision import Decision, decisions, shown
 from eenet.inference.run import load_run
 from eenet.inference.stream import stream
 from eenet.models import MultiExitNetwork, narrow
-from eenet.scheduling import BudgetControl, EENetPlus, Evidence, ExitOutputs, Policy, Rule, Scorer
+from eenet.scheduling import BudgetControl, EENetPlus, ExitOutputs, Policy, Rule, Scorer
 
 BudgetUnit = Literal["fraction", "cost"]
 
@@ -104,7 +105,7 @@ class AdaptivePredictor:
                 module.compile(dynamic=True)
         self._step = control
         self._rules: dict[float, Rule] = {}
-        self._stays: dict[Scorer, list[Callable[..., tuple[Tensor, Any]]]] = {}
+        self._decisions: dict[Scorer, list[Decision]] = {}
         self.budget = budget
 
     @classmethod
@@ -160,7 +161,7 @@ class AdaptivePredictor:
         with torch.inference_mode():
             state = self.net.begin(self._here(x))
             rows = torch.arange(len(pytree.tree_leaves(state)[0]), device=self.device)
-            samples, memory, stays = len(rows), None, rows
+            samples, memory, stays = len(rows), list[Tensor](), rows
             for k in range(self.net.num_exits):
                 logits, state, memory, stays = self._run(k, state, memory)
                 if deadline_ms is not None and len(stays):
@@ -236,12 +237,17 @@ class AdaptivePredictor:
         cost = float((shares * self.costs.cpu()).sum())
         return Report(samples, cost, self.budget, shares.tolist(), point, bound)
 
-    def _run(self, k: int, state: Any, memory: Any) -> tuple[Tensor, Any, Any, Tensor]:
+    def _run(
+        self, k: int, state: Any, memory: list[Tensor]
+    ) -> tuple[Tensor, Any, list[Tensor], Tensor]:
         """Runs stage k: logits, both states, and the indices of those who go on."""
         logits, state = self.net.step(k, state)
         if k + 1 == self.net.num_exits:  # nobody asks for a score here
             return logits, state, memory, torch.empty(0, dtype=torch.int64)
-        stays, memory = self._stay[k](logits, self._thresholds[k], memory)
+        decide: Any = self._decisions[self.rule.scorer][k]
+        if len(logits) == 1 and logits.is_cpu and logits.dim() == 2 and not self._compile:
+            decide = decide.quick
+        stays, *memory = decide(logits, self._thresholds[k], *memory)
         return logits, state, memory, stays.nonzero()[:, 0]
 
     def _answers(self, left: list[tuple[Tensor, Tensor, int]], samples: int) -> Answers:
@@ -263,32 +269,11 @@ class AdaptivePredictor:
         return Answers(log_probs.argmax(1), log_probs.exp(), exits, costs)
 
     def _use(self, rule: Rule) -> None:
-        if rule.scorer not in self._stays:
-            stays = [_staying(rule.scorer, k) for k in range(self.net.num_exits - 1)]
-            if self._compile:
-                stays = [torch.compile(stay, dynamic=True) for stay in stays]
-            self._stays[rule.scorer] = stays
-        self._stay, self._thresholds = self._stays[rule.scorer], rule.thresholds.unbind()
+        if rule.scorer not in self._decisions:
+            self._decisions[rule.scorer] = decisions(rule.scorer, self.net.num_exits)
+            for decision in self._decisions[rule.scorer] if self._compile else ():
+                decision.compile(dynamic=True)
+        self.rule, self._thresholds = rule, rule.thresholds.unbind()
 
     def _here(self, x: Any) -> Any:
         return pytree.tree_map_only(Tensor, lambda t: t.to(self.device, non_blocking=True), x)
-
-
-def _staying(scorer: Scorer, k: int) -> Callable[..., tuple[Tensor, Any]]:
-    """From the logits of exit k, its threshold and the scorer's state: who stays `[b]`, state."""
-
-    def staying(logits: Tensor, threshold: Tensor, memory: Any) -> tuple[Tensor, Any]:
-        seen = shown(logits)
-        evidence = Evidence.from_logits(seen) if seen is logits else Evidence.from_pooled(seen)
-        score, memory = scorer.step(k, evidence, memory)
-        return ~(score >= threshold), memory
-
-    return staying
-
-
-def shown(logits: Tensor) -> Tensor:
-    """What policies see: logits `[B, C]` as they are, those of pixels pooled to `[B, C + 3]`."""
-    if logits.dim() == 2:
-        return logits
-    pixels = Evidence.from_logits(logits.flatten(2).transpose(1, 2))
-    return torch.cat([pixels.log_probs.exp(), torch.stack(pixels[1:], -1)], -1).mean(1)

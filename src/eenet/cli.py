@@ -19,6 +19,7 @@ eenet {__version__}: adaptive inference with multi-exit networks
   eenet validate --config FILE   validation metrics of a stage's best checkpoint
   eenet test     --config FILE   test metrics of a network, or the curve of fitted policies
   eenet predict  --config FILE   exit outputs of a network, or where each sample leaves
+  eenet predict  RUN_DIR         answers for images, texts or stdin, from a finished pipeline
 
 Each takes --help. Any setting of a FILE can be changed by a dotted flag, for example
 --trainer.max_epochs 3. EENET_TRACEBACK=1 shows where an error came from.
@@ -38,6 +39,10 @@ def main(args: list[str] | None = None) -> None:
     with reporting_errors():
         if words[0] == "pipeline":
             run_pipeline(words[1:])
+        elif words[0] == "predict" and words[1:] and not words[1].startswith("-"):
+            from eenet.predict import predict_command
+
+            predict_command(words[1:])
         else:
             EENetCLI(args=args)
 

@@ -175,7 +175,7 @@ class EENetPlus(Policy):
 
     def _price(self, k: int, gain: Tensor, extra: Tensor) -> Tensor:
         step = self.steps[k]
-        return critical_price(gain - self.prices * extra.clamp_min(float(step)), self.prices, step)
+        return critical_price(gain - self.prices * torch.maximum(extra, step), self.prices, step)
 
     def _switched(self, scores: Tensor, evidence: Evidence) -> Tensor:
         """Replaces scores above the switch by the order of the chosen confidence, above it too."""

@@ -73,7 +73,9 @@ class _First(nn.Sequential):
     """Stem and stage 1, which has one branch."""
 
     def forward(self, x: Tensor) -> _Branches:
-        return [super().forward(x)]
+        for module in self:
+            x = module(x)
+        return [x]
 
 
 class _Stage(nn.Module):

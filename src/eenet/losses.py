@@ -39,12 +39,12 @@ def exit_weights(weighting: ExitWeighting, num_exits: int) -> Tensor:
 
 
 def multi_exit_cross_entropy(
-    logits: Tensor, target: Tensor, weights: Tensor, ignore_index: int = -100
+    logits: Tensor | Sequence[Tensor], target: Tensor, weights: Tensor, ignore_index: int = -100
 ) -> Tensor:
     """Weighted cross-entropy of all exits, `sum_k gamma_k CE(z_k, y)`.
 
     Args:
-        logits: `[E, B, C, ...]`.
+        logits: `[E, B, C, ...]`, or one `[B, C, ...]` per exit.
         target: Class indices `[B, ...]`, int64.
         weights: `[E]`.
         ignore_index: Target that does not count.
@@ -56,11 +56,22 @@ def multi_exit_cross_entropy(
     return (torch.stack(losses) * weights).sum()
 
 
+def at_pixels(logits: Tensor, target: Tensor) -> Tensor:
+    """Logits `[B, C, h, w]` enlarged bilinearly to targets `[B, H, W]`; others as they are.
+
+    The logits grow rather than the labels shrink, as is usual, so that thin things count.
+    """
+    if logits.dim() == 2 or logits.shape[2:] == target.shape[1:]:
+        return logits
+    return F.interpolate(logits, target.shape[1:], mode="bilinear")
+
+
 def self_distillation(logits: Tensor, weights: Tensor, temperature: float = 3.0) -> Tensor:
     """Pulls every exit towards the last one: `T^2 KL(softmax(z_E / T) || softmax(z_k / T))`.
 
     Args:
-        logits: `[E, B, C, ...]`; the last exit is the teacher and gets no gradient from this.
+        logits: `[E, B, C, ...]`, maps at the network's stride; the last exit is the teacher and
+            gets no gradient from this.
         weights: `[E]`; the last one is not used.
         temperature: T.
 

@@ -1,5 +1,6 @@
 """LightningDataModules: train, validation, optional calibration and test splits."""
 
+from eenet.data.cityscapes import Cityscapes
 from eenet.data.digits import Digits
 from eenet.data.image_folder import ImageFolder
 from eenet.data.small_images import CIFAR10, CIFAR100, FashionMNIST
@@ -8,6 +9,7 @@ from eenet.data.text import TextClassification
 __all__ = [
     "CIFAR10",
     "CIFAR100",
+    "Cityscapes",
     "Digits",
     "FashionMNIST",
     "ImageFolder",

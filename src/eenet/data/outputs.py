@@ -88,6 +88,8 @@ class OutputsBatch(NamedTuple):
     """`[E, B]`."""
     costs: Tensor
     """`[E]` or `[E, B]`."""
+    confusion: Tensor | None = None
+    """`[E, B, C, C]`, for segmentation."""
 
 
 class OutputsData(L.LightningDataModule):
@@ -186,11 +188,12 @@ class _OutputsDataset(Dataset[OutputsBatch]):
         return self.outputs.num_samples
 
     def __getitem__(self, index: Any) -> OutputsBatch:
-        costs = self.outputs.costs
+        costs, confusion = self.outputs.costs, self.outputs.confusion
         return OutputsBatch(
             Evidence(*(field[:, index] for field in self.evidence)),
             self.quality[:, index],
             costs if costs.dim() == 1 else costs[:, index],
+            None if confusion is None else confusion[:, index],
         )
 
 

@@ -24,24 +24,30 @@ class Curve(NamedTuple):
     """`[M, E]`: share of the samples that left at each exit."""
     exit_quality: Tensor
     """`[M, E]`: mean quality of those that left there; NaN where nobody did."""
+    confusion: Tensor | None = None
+    """`[M, C, C]`: confusion counts of all answers, for segmentation."""
 
 
-def exit_sums(exits: Tensor, costs: Tensor, quality: Tensor) -> dict[str, Tensor]:
+def exit_sums(
+    exits: Tensor, costs: Tensor, quality: Tensor, confusion: Tensor | None = None
+) -> dict[str, Tensor]:
     """The sums over samples that a `Curve` is made of.
 
     Args:
         exits: Where each sample leaves at each budget, `[M, N]`, int64.
         costs: `[E]` or `[E, N]`.
         quality: Quality of each exit's answer, `[E, N]`.
+        confusion: Confusion counts of each answer, `[E, N, C, C]`.
 
     Returns:
         "count" (scalar), and over the samples at each budget the sums of "cost", "cost_sq",
-        "quality", "quality_sq" (`[M]`), "left" and "left_quality" (`[M, E]`), float64.
+        "quality", "quality_sq" (`[M]`), "left", "left_quality" (`[M, E]`) and, if it is given,
+        "confusion" (`[M, C, C]`), float64.
     """
     spent = at_exits(costs.double(), exits)
     reached = at_exits(quality.double(), exits)
     left = torch.zeros(len(exits), len(quality), dtype=torch.float64, device=exits.device)
-    return {
+    sums = {
         "count": torch.tensor(float(exits.shape[1]), dtype=torch.float64, device=exits.device),
         "cost": spent.sum(1),
         "cost_sq": spent.square().sum(1),
@@ -50,6 +56,11 @@ def exit_sums(exits: Tensor, costs: Tensor, quality: Tensor) -> dict[str, Tensor
         "left": left.scatter_add(1, exits, torch.ones_like(reached)),
         "left_quality": left.scatter_add(1, exits, reached),
     }
+    if confusion is not None:
+        flat = [counts.double().flatten(1) for counts in confusion]
+        total = sum((exits == k).double() @ counts for k, counts in enumerate(flat))
+        sums["confusion"] = torch.as_tensor(total).view(-1, *confusion.shape[2:])
+    return sums
 
 
 def curve_from_sums(sums: dict[str, Tensor]) -> Curve:
@@ -66,6 +77,7 @@ def curve_from_sums(sums: dict[str, Tensor]) -> Curve:
         *mean_and_error("cost"),
         sums["left"] / n,
         sums["left_quality"] / sums["left"],
+        sums.get("confusion"),
     )
 
 
@@ -75,6 +87,7 @@ class BudgetCurve(Metric):
     Args:
         budgets: Number of budgets M.
         exits: Number of exits E.
+        classes: Number of classes C, where there are confusion counts to add up.
 
     Example:
         >>> metric = BudgetCurve(budgets=1, exits=2)
@@ -85,27 +98,31 @@ class BudgetCurve(Metric):
 
     full_state_update = False
 
-    def __init__(self, budgets: int, exits: int) -> None:
+    def __init__(self, budgets: int, exits: int, classes: int | None = None) -> None:
         super().__init__()
         shapes: dict[str, tuple[int, ...]] = {"count": ()}
         shapes |= dict.fromkeys(("cost", "cost_sq", "quality", "quality_sq"), (budgets,))
         shapes |= dict.fromkeys(("left", "left_quality"), (budgets, exits))
+        if classes is not None:
+            shapes["confusion"] = (budgets, classes, classes)
         self._shape = (budgets, exits)
         self._names = list(shapes)
         for name, shape in shapes.items():
             zeros = torch.zeros(shape, dtype=torch.float64)
             self.add_state(f"sum_{name}", zeros, dist_reduce_fx="sum")
 
-    def update(self, exits: Tensor, costs: Tensor, quality: Tensor) -> None:
+    def update(
+        self, exits: Tensor, costs: Tensor, quality: Tensor, confusion: Tensor | None = None
+    ) -> None:
         """Adds a batch; the arguments are those of `exit_sums`."""
-        for name, value in exit_sums(exits, costs, quality).items():
+        for name, value in exit_sums(exits, costs, quality, confusion).items():
             setattr(self, f"sum_{name}", getattr(self, f"sum_{name}") + value)
 
     def curve(self) -> Curve:
         """What `compute` gives, with its dimensions: torchmetrics squeezes single numbers."""
         curve: Curve = self.compute()
-        per_budget = [field.reshape(self._shape[0]) for field in curve[:4]]
-        return Curve(*per_budget, *(field.reshape(self._shape) for field in curve[4:]))
+        fields = [f.reshape(self._shape[: 1 + (i > 3)]) for i, f in enumerate(curve[:6])]
+        return Curve._make([*fields, curve.confusion])
 
     def compute(self) -> Curve:
         """The curve over all batches."""

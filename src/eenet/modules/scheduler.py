@@ -149,13 +149,15 @@ class SchedulerModule(L.LightningModule):
         budgets = self.resolve_budgets(outputs.mean_costs)
         for label, policy in self._policies().items():
             self.rules[label] = [policy.at(budget) for budget in budgets]
-            self.curves[label] = BudgetCurve(len(budgets), outputs.num_exits).to(self.device)
+            classes = None if outputs.confusion is None else outputs.num_classes
+            curve = BudgetCurve(len(budgets), outputs.num_exits, classes)
+            self.curves[label] = curve.to(self.device)
 
     def test_step(self, batch: OutputsBatch, batch_idx: int) -> None:
         """Sends a batch through every policy at every budget."""
         for label, exits in self._decide(batch).items():
             metric: Any = self.curves[label]
-            metric.update(exits, batch.costs, batch.quality)
+            metric.update(exits, batch.costs, batch.quality, batch.confusion)
 
     def on_predict_start(self) -> None:
         """Sets the thresholds, as for `test`."""

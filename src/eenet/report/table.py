@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from eenet.metrics import Curve
+from eenet.metrics.segmentation import mean_iou
 from eenet.scheduling import Rule
 
 Row = dict[str, Any]
@@ -26,8 +27,8 @@ def curve_rows(
     Returns:
         Rows with the budget, the cost expected on the calibration samples and the one used on
         test, all as fractions of `full_cost`; `z`, by how many standard errors (from both
-        samples) the cost used exceeds the one expected; the quality with its standard error; and
-        each exit's share.
+        samples) the cost used exceeds the one expected; the quality with its standard error; for
+        segmentation `miou`, the mean IoU of all pixels; and each exit's share.
     """
     rows = []
     for label, curve in curves.items():
@@ -44,6 +45,8 @@ def curve_rows(
                 "quality": float(curve.quality[m]),
                 "quality_se": float(curve.quality_se[m]),
             }
+            if curve.confusion is not None:
+                row["miou"] = float(mean_iou(curve.confusion[m]))
             for k, share in enumerate(curve.shares[m].tolist()):
                 row[f"share_exit_{k + 1}"] = share
             rows.append(row)

@@ -37,9 +37,7 @@ class Evidence(NamedTuple):
 
     @classmethod
     def from_pooled(cls, pooled: Tensor) -> "Evidence":
-        """Evidence of pooled values `[..., N, C + 3]`: mean class probabilities, then the means of
-        `one_minus_max`, `entropy` and `one_minus_margin`.
-        """  # noqa: D205
+        """Evidence of what `pool_pixels` gives, `[..., N, C + 3]`."""
         probs, rest = pooled[..., :-3], pooled[..., -3:].float()
         tiny = torch.finfo(torch.float32).tiny
         return cls(probs.float().clamp_min(tiny).log(), *rest.unbind(-1))
@@ -52,6 +50,26 @@ class Evidence(NamedTuple):
     def prediction(self) -> Tensor:
         """`[..., N]`: the most probable class, int64."""
         return self.log_probs.argmax(-1)
+
+
+def pool_pixels(logits: Tensor) -> Tensor:
+    """What a policy sees of segmentation logits, pooled over the pixels of each image.
+
+    A whole image leaves or goes on, so a policy needs numbers per image. Means are pooled: the
+    mean of a pixel's uncertainty tells the share of doubtful pixels, where the maximum would
+    always be that of some contour; the uncertainty of the mean probabilities would tell only how
+    mixed the scene is. Every pixel counts, labelled or not, since nobody knows which at run time.
+
+    Args:
+        logits: `[..., N, C, h, w]`, at the network's stride.
+
+    Returns:
+        `[..., N, C + 3]` float32: mean class probabilities (what the scene shows), then the means
+        of `one_minus_max`, `entropy` and `one_minus_margin`.
+    """
+    pixels = Evidence.from_logits(logits.movedim(-3, -1))
+    shown = torch.cat([pixels.log_probs.exp(), torch.stack(pixels[1:], dim=-1)], dim=-1)
+    return shown.mean(dim=(-3, -2))
 
 
 def count_votes(votes: Tensor | None, evidence: Evidence) -> Tensor:

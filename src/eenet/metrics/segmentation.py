@@ -1,0 +1,39 @@
+"""Mean intersection over union, for segmentation."""
+
+import torch
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+
+def confusion_counts(prediction: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Pixels of each image by true class (row) and predicted class (column), `[B, C, C]` int32.
+
+    Args:
+        prediction: Classes `[B, H, W]`, int64.
+        labels: True classes `[B, H, W]`, int64; pixels outside [0, C - 1] do not count.
+        num_classes: Number of classes C.
+    """
+    counted = (labels >= 0) & (labels < num_classes)
+    cells = (labels * num_classes + prediction).where(counted, num_classes**2)
+    counts = [image.bincount(minlength=num_classes**2 + 1)[:-1] for image in cells.flatten(1)]
+    return torch.stack(counts).view(-1, num_classes, num_classes).int()
+
+
+def mean_iou(confusion: Tensor) -> Tensor:
+    """Mean IoU of `[..., C, C]` counts over the classes that the labels hold, `[...]` float64.
+
+    A class without a labelled pixel is left out: a few stray pixels would weigh as much as a whole
+    class, and exits would be averaged over different classes. The strays still count as misses of
+    the class that they should be. NaN where no pixel is labelled.
+    """
+    counts = confusion.double()
+    hits, labelled = counts.diagonal(dim1=-2, dim2=-1), counts.sum(-1)
+    return (hits / (labelled + counts.sum(-2) - hits)).where(labelled > 0, torch.nan).nanmean(-1)
+
+
+class MeanIoU(MulticlassConfusionMatrix):
+    """`mean_iou` of all pixels seen: torchmetrics' confusion counts, exact over processes."""
+
+    def compute(self) -> Tensor:
+        """The mean IoU, a scalar."""
+        return mean_iou(self.confmat).float()

@@ -9,9 +9,7 @@ def oracle_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
 
     For each sample the upper concave envelope of its (cost, quality) points is climbed; the
     climbs of all samples are bought steepest first (a fractional knapsack, hence exact up to one
-    sample). No policy can come near: much of it is luck of a wrong-then-right exit. With the
-    means of the exits as a single sample, `N = 1`, the curve is that of the best fixed mixture of
-    exits: the best one can do without looking at the samples.
+    sample). No policy can come near: much of it is luck of a wrong-then-right exit.
 
     Args:
         costs: `[E]` or `[E, N]`.
@@ -54,15 +52,7 @@ def oracle_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mixture_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-    """The best fixed mixture of exits: the upper concave envelope of their means.
-
-    Args:
-        costs: `[E]` or `[E, N]`.
-        quality: `[E, N]`.
-
-    Returns:
-        Cost and quality of the envelope's corners, each `[P]` float64.
-    """
+    """The best fixed mixture of exits, as `oracle_curve`: the concave envelope of their means."""
     means = costs.mean(1) if costs.dim() == 2 else costs
     return oracle_curve(means[:, None], quality.double().mean(1, keepdim=True))
 
@@ -70,13 +60,8 @@ def mixture_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
 def share_closed(quality: Tensor, floor: Tensor, reference: Tensor) -> Tensor:
     """Share of the way from a floor (random exits) to a reference (the best heuristic) gone.
 
-    Args:
-        quality: Quality reached, any shape.
-        floor: Quality of the floor, of the same shape.
-        reference: Quality of the reference.
-
-    Returns:
-        1 at the reference, above 1 beyond it; NaN where floor and reference are equal.
+    All three are qualities of one shape. 1 at the reference, above 1 beyond it; NaN where floor
+    and reference are equal.
     """
     way = reference - floor
     return torch.where(way == 0, torch.nan, (quality - floor) / way)

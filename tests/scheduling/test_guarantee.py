@@ -72,8 +72,8 @@ def test_rules_chosen(setting):
 
 def test_a_wider_range_of_costs_asks_for_a_larger_margin(setting):
     rules, population = setting
-    calibration = population.select(torch.arange(2000))
-    wide = within_budget(rules, calibration, 2.2, 0.1, cost_range=(0.5, 9.0))
+    calibration = population.select(torch.arange(200))
+    wide = within_budget(rules, calibration, 2.2, 0.1, cost_range=(0.5, 40.0))
     assert wide.position < within_budget(rules, calibration, 2.2, 0.1).position
     with pytest.raises(ValueError, match="range of the costs"):
         within_budget(rules, calibration, 2.2, 0.1, cost_range=(1.0, 3.0))

@@ -11,23 +11,22 @@ def quality_at(cost: Tensor, quality: Tensor, budgets: Tensor) -> Tensor:
 
     Args:
         cost: `[M]`, mean cost of each point, in any order.
-        quality: `[M]`, its mean quality.
+        quality: `[M]`, its mean quality; or `[M, N]`, that of each sample, by which the paired
+            samples of two policies are brought to the same cost.
         budgets: `[B]`, in the unit of `cost`.
 
     Returns:
-        `[B]` float64: linear between the points, constant beyond the dearest one (a budget is a
-        ceiling), NaN below the cheapest one.
+        `[B]` or `[B, N]` float64: linear between the points, constant beyond the dearest one (a
+        budget is a ceiling), NaN below the cheapest one.
     """
     cost, quality = _sorted(cost, quality)
     budgets = budgets.double()
-    if len(cost) == 1:
-        inside = quality.expand(len(budgets))
-    else:
-        right = torch.searchsorted(cost, budgets, right=True).clamp(1, len(cost) - 1)
-        width = (cost[right] - cost[right - 1]).clamp_min(torch.finfo(torch.float64).tiny)
-        share = ((budgets - cost[right - 1]) / width).clamp(0, 1)
-        inside = torch.lerp(quality[right - 1], quality[right], share)
-    return torch.where(budgets < cost[0], torch.nan, inside)
+    right = torch.searchsorted(cost, budgets, right=True).clamp(max=len(cost) - 1)
+    left = (right - 1).clamp_min(0)
+    width = (cost[right] - cost[left]).clamp_min(torch.finfo(torch.float64).tiny)
+    share = ((budgets - cost[left]) / width).clamp(0, 1)
+    share = torch.where(budgets < cost[0], torch.nan, share)
+    return torch.lerp(quality[left], quality[right], share.reshape(-1, *[1] * (quality.dim() - 1)))
 
 
 def budget_at(cost: Tensor, quality: Tensor, wanted: Tensor) -> Tensor:
@@ -117,7 +116,7 @@ def paired_difference(
 
 
 def _sorted(cost: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-    if cost.shape != quality.shape or cost.dim() != 1 or not len(cost):
+    if cost.shape != quality.shape[:1] or not len(cost):
         shapes = f"{tuple(cost.shape)} and {tuple(quality.shape)}"
         raise ValueError(f"cost and quality must both be [points], got {shapes}")
     order = cost.argsort(stable=True)

@@ -64,11 +64,10 @@ class Source(NamedTuple):
         outputs = load_outputs(path)
         if self.cost_matrix is None:
             return outputs
-        if outputs.logits is None or outputs.labels is None:
-            raise ValueError(f"cost_matrix: {path} holds no logits or no labels")
-        matrix = torch.tensor(self.cost_matrix)
-        quality = s.cost_matrix_quality(outputs.logits, outputs.labels, matrix)
-        return replace(outputs, quality=quality)
+        if outputs.labels is None:
+            raise ValueError(f"cost_matrix: {path} holds no labels")
+        matrix, answers = torch.tensor(self.cost_matrix), outputs.evidence().prediction
+        return replace(outputs, quality=s.cost_matrix_quality(answers, outputs.labels, matrix))
 
 
 def fit_policies(
@@ -233,6 +232,7 @@ def compare(
         return found
 
     lower, upper = zip(*(m.stopping_curves(test) for test in tests), strict=True)
+    summary.sort(key=lambda row: -row["area"])
     return {
         "samples": len(quality[0][0]),
         "networks": len(tests),

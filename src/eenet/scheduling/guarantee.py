@@ -81,7 +81,8 @@ def within_budget(
     Raises:
         ValueError: If not even the first rule can be certified.
     """
-    spent = torch.stack([at_exits(outputs.costs, exits) for exits in _exits(rules, outputs)])
+    evidence = outputs.evidence()
+    spent = torch.stack([at_exits(outputs.costs, rule.decide(evidence)) for rule in rules])
     # The bet needs bounds that hold for all samples to come: what exits cost, not what was spent.
     low, span = _range(outputs.costs if cost_range is None else torch.tensor(cost_range))
     p_values = betting_p_value((spent - low) / span, (budget - low) / span, delta)
@@ -110,9 +111,9 @@ def within_loss(
     Raises:
         ValueError: If not even the dearest rule can be certified.
     """
-    quality = outputs.answer_quality().double()
-    exits = _exits(rules, outputs)
-    loss = torch.stack([quality[-1] - at_exits(quality, e) for e in exits]).flip(0)
+    evidence, quality = outputs.evidence(), outputs.answer_quality().double()
+    reached = torch.stack([at_exits(quality, rule.decide(evidence)) for rule in rules])
+    loss = (quality[-1] - reached).flip(0)
     _, span = _range(quality)
     p_values = betting_p_value((loss / span + 1) / 2, (epsilon / span + 1) / 2, delta)
     accepted = _accepted(p_values, delta)
@@ -123,11 +124,6 @@ def within_loss(
         )
     index = len(rules) - 1 - accepted
     return Guaranteed(rules[index], index, epsilon - float(loss[accepted].mean()))
-
-
-def _exits(rules: Sequence[Rule], outputs: ExitOutputs) -> list[Tensor]:
-    evidence = outputs.evidence()
-    return [rule.decide(evidence) for rule in rules]
 
 
 def _accepted(p_values: Tensor, delta: float) -> int:

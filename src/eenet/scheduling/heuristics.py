@@ -14,31 +14,23 @@ from eenet.scheduling.policy import HeuristicPolicy
 class MaxProbability(HeuristicPolicy):
     """Leave where the highest class probability is high (MSDNet, Huang et al. 2018)."""
 
-    label = "max_prob"
+    label, field = "max_prob", "one_minus_max"
 
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
-        """Scores by `max_c p_c - 1`."""
-        return -evidence.one_minus_max, None
+        """Scores by the negative uncertainty, a field of `Evidence`."""
+        return -getattr(evidence, self.field), None
 
 
-class Entropy(HeuristicPolicy):
+class Entropy(MaxProbability):
     """Leave where the prediction's entropy is low (BranchyNet, Teerapittayanon et al. 2016)."""
 
-    label = "entropy"
-
-    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
-        """Scores by the negative entropy."""
-        return -evidence.entropy, None
+    label = field = "entropy"
 
 
-class Margin(HeuristicPolicy):
+class Margin(MaxProbability):
     """Leave where the two most probable classes lie far apart."""
 
-    label = "margin"
-
-    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
-        """Scores by `p_first - p_second - 1`."""
-        return -evidence.one_minus_margin, None
+    label, field = "margin", "one_minus_margin"
 
 
 class Vote(HeuristicPolicy):

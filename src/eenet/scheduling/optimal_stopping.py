@@ -32,11 +32,10 @@ class EENetPlus(Policy):
     the *critical price*. The score is its negative and the threshold is common to all exits, so
     the rules of all budgets are nested (see `nested`): a larger budget lets nobody leave earlier.
 
-    Learning pays at high prices; at low ones, where gains are as small as their errors, a plain
-    confidence orders samples better. Below the price where the out-of-fold curve says so, the
-    score goes on with the best of margin, max probability and entropy. It stays one number with
-    one threshold, hence nested. The budget is a ceiling: nothing is spent beyond the working point
-    after which more buys nothing out of fold. See docs/method.md.
+    Below the price where the out-of-fold curve says so, the score goes on with the best of margin,
+    max probability and entropy: at low prices gains are as small as their errors. The budget is a
+    ceiling: nothing is spent beyond the working point after which more buys nothing out of fold.
+    See docs/method.md.
 
     Args:
         folds: Number of folds of the cross-fitting.
@@ -48,10 +47,10 @@ class EENetPlus(Policy):
 
     label = "eenet+"
     sized_by_data = (*Policy.sized_by_data, "weight", "bias", "prices", "steps")
-    weight: Tensor
-    bias: Tensor
-    prices: Tensor
-    steps: Tensor
+    weight: Tensor  # [E - 1, D, 2 P]: gains, costs
+    bias: Tensor  # [E - 1, 2 P]
+    prices: Tensor  # [P]
+    steps: Tensor  # [E - 1], mean cost of the next step
     switch: Tensor
     confidence: Tensor
     highest: Tensor
@@ -66,10 +65,8 @@ class EENetPlus(Policy):
         self.seed = seed
         self.ceiling = ceiling
         self.nothing = nothing
-        self.register_buffer("weight", torch.empty(0, 0, 0))  # [E - 1, D, 2 P]: gains, costs
-        self.register_buffer("bias", torch.empty(0, 0))  # [E - 1, 2 P]
-        self.register_buffer("prices", torch.empty(0))  # [P]
-        self.register_buffer("steps", torch.empty(0))  # [E - 1], mean cost of the next step
+        for name in ("weight", "bias", "prices", "steps"):
+            self.register_buffer(name, torch.empty(0))
         self.register_buffer("switch", torch.tensor(math.inf))
         self.register_buffer("confidence", torch.tensor(0))
         self.register_buffer("highest", torch.tensor(math.inf))
@@ -81,9 +78,6 @@ class EENetPlus(Policy):
         Args:
             outputs: Labelled outputs, or outputs with qualities, of at least `folds` samples;
                 never those that the network was trained on.
-
-        Raises:
-            ValueError: If there are fewer samples than folds.
         """
         evidence, quality = outputs.evidence(), outputs.answer_quality()
         samples = outputs.num_samples
@@ -91,11 +85,12 @@ class EENetPlus(Policy):
             raise ValueError(f"folds={self.folds}: there are only {samples} samples to fit on")
         full = outputs.mean_costs[-1]  # prices are in quality per cost of the full network
         costs, mean_costs = (outputs.costs / full).float(), (outputs.mean_costs / full).float()
-        self.prices = _price_grid(quality, mean_costs)
+        span = float(mean_costs[-1] - mean_costs[0]) or float(mean_costs[-1])
+        worth = float(quality.max() - quality.min()) or 1.0
+        self.prices = torch.tensor(_PRICES) * worth / span
         self.steps = mean_costs.diff().clamp_min(1e-6)
         order = torch.randperm(samples, generator=torch.Generator().manual_seed(self.seed))
-        inputs = _all_inputs(evidence)
-        learned = self._induce(inputs, quality, costs, order % self.folds)
+        learned = self._induce(evidence, quality, costs, order % self.folds)
         self._choose_switch(learned, evidence, quality, outputs.costs)
         scores = self._switched(learned, evidence)
         family = NestedFamily(scores, outputs.costs)
@@ -116,11 +111,7 @@ class EENetPlus(Policy):
         return self._switched(-price, evidence), state
 
     def at(self, budget: float) -> Rule:
-        """The rule whose common threshold keeps `budget` on the calibration samples.
-
-        Raises:
-            ValueError: If the policy was not fitted or the budget is out of range.
-        """
+        """The rule whose common threshold keeps `budget` on the calibration samples."""
         return self._rule(self.family().threshold(budget))
 
     def family(self) -> NestedFamily:
@@ -151,10 +142,12 @@ class EENetPlus(Policy):
         low, high = self.family().mean_costs[[0, -1]].tolist()
         return self._rule(self.family().threshold(low + u * (high - low)))
 
-    def _induce(
-        self, inputs: list[Tensor], quality: Tensor, costs: Tensor, folds: Tensor
-    ) -> Tensor:
+    def _induce(self, evidence: Evidence, quality: Tensor, costs: Tensor, folds: Tensor) -> Tensor:
         """Backward induction: sets the regressions, returns out-of-fold scores `[E, N]`."""
+        state, inputs = None, []
+        for k in range(len(quality)):
+            shown, state = exit_inputs(k, evidence.at(k), state)
+            inputs.append(shown)
         exits, samples = quality.shape
         costs = (costs if costs.dim() == 2 else costs[:, None]).expand(exits, samples)
         best = quality.max()
@@ -245,17 +238,3 @@ def critical_price(gains: Tensor, prices: Tensor, step: Tensor) -> Tensor:
 def _doubt(inputs: Tensor) -> Tensor:
     """`[N]`: what the gain of going on and its variance are roughly proportional to."""
     return inputs[:, 0] + 0.01
-
-
-def _all_inputs(evidence: Evidence) -> list[Tensor]:
-    state, inputs = None, []
-    for k in range(len(evidence.log_probs)):
-        shown, state = exit_inputs(k, evidence.at(k), state)
-        inputs.append(shown)
-    return inputs
-
-
-def _price_grid(quality: Tensor, mean_costs: Tensor) -> Tensor:
-    span = float(mean_costs[-1] - mean_costs[0]) or float(mean_costs[-1])
-    worth = float(quality.max() - quality.min()) or 1.0
-    return torch.tensor(_PRICES) * worth / span

@@ -97,15 +97,11 @@ class Policy(nn.Module, ABC):
 
     def calibrate(self, outputs: ExitOutputs) -> Self:
         """Takes scores and costs of these samples, labelled or not, to set thresholds by."""
-        scores = score_exits(self.scorer(), outputs.evidence())
+        scores = score_exits(self, outputs.evidence())  # type: ignore[arg-type]
         if not torch.isfinite(scores).all():
             raise ValueError(f"{self.label}: the scores hold NaN or infinity")
         self.calibration_scores, self.calibration_costs = scores, outputs.costs
         return self
-
-    def scorer(self) -> Scorer:
-        """The scorer whose scores are calibrated; the policy itself by default."""
-        return self  # type: ignore[return-value]
 
     @abstractmethod
     def at(self, budget: float) -> Rule:

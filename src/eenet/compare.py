@@ -1,16 +1,19 @@
 """`eenet compare`: every policy at many budgets, seeds and networks, from exit outputs alone."""
 
 import json
-import math
+import logging
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning as L
 import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
@@ -19,9 +22,10 @@ from torch import Tensor
 
 from eenet import metrics as m
 from eenet import scheduling as s
-from eenet.data.outputs import load_outputs
+from eenet.data.outputs import OutputsData, load_outputs
 from eenet.files import write_text
 from eenet.modules.optim import WarmupCosine
+from eenet.modules.scheduler import SchedulerModule
 from eenet.report.comparison import comparison_table, plot_comparison
 from eenet.report.plot import save_figure
 from eenet.report.table import Row, to_csv
@@ -71,52 +75,32 @@ class Source(NamedTuple):
 
 
 def fit_policies(
-    policies: Sequence[s.Policy],
-    outputs: s.ExitOutputs,
-    budgets: list[float],
-    seed: int,
-    epochs: int = 100,
+    policies: list[s.Policy], outputs: s.ExitOutputs, budgets: list[float], seed: int, epochs: int
 ) -> None:
-    """Fits policies in place, without Lightning but with the settings of the shipped recipes.
+    """Fits policies in place as stage 2 does, with the settings of the shipped recipes.
 
     Args:
-        policies: Those that learn by gradient descent share their batches.
+        policies: With labels of their own.
         outputs: Labelled outputs.
-        budgets: In the unit of the costs.
+        budgets: In the unit of the costs, increasing.
         seed: Seed of initial parameters, batches and the 20 % held out to choose the best epoch.
-        epochs: Of gradient descent.
+        epochs: Of those that learn by gradient descent.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
     torch.manual_seed(seed)
-    evidence, quality = outputs.evidence(), outputs.answer_quality()
-    learned = [policy for policy in policies if isinstance(policy, LearnedPolicy)]
-    for policy in learned:
-        policy.prepare(outputs, budgets)
-
-    def batch(index: Tensor) -> tuple[s.Evidence, Tensor]:
-        return s.Evidence(*(field[:, index] for field in evidence)), quality[:, index]
-
-    order = torch.randperm(outputs.num_samples)
-    held = max(1, round(0.2 * len(order)))
-    held_out, rest = batch(order[:held]), order[held:]
-    parameters = [p for policy in learned for p in policy.parameters()]
-    optimizer = torch.optim.Adam(parameters or [torch.zeros(1)], lr=0.1)
-    schedule = WarmupCosine(optimizer, warmup=0.05)
-    schedule.total_steps = epochs * math.ceil(len(rest) / 512)
-    for epoch in range(epochs if learned else 0):
-        for index in torch.split(rest[torch.randperm(len(rest))], 512):
-            optimizer.zero_grad()
-            some = batch(index)
-            torch.stack([p.loss(*some, epoch) for p in learned]).sum().backward()  # type: ignore
-            optimizer.step()
-            schedule.step()
-        for policy in learned if epoch % 5 == 4 else ():
-            losses = policy.held_out_loss(*held_out)
-            if losses is not None:
-                policy.keep_best(losses)
-    for policy in learned:
-        policy.restore_best()
-    for each in policies:
-        each.fit(outputs)
+    data = OutputsData(split_seed=seed)
+    data._loaded["fit"] = outputs
+    schedule = partial(WarmupCosine, warmup=0.05)
+    module = SchedulerModule(policies, budgets, "cost", lr_scheduler=schedule)
+    learns = any(isinstance(policy, LearnedPolicy) for policy in policies)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        barebones=True,
+        max_epochs=epochs if learns else 1,
+        check_val_every_n_epoch=5,
+    )
+    trainer.fit(module, data)
 
 
 def decide(
@@ -133,10 +117,12 @@ def decide(
     costs, evidence = fit.mean_costs.double(), test.evidence()
     given = [float(costs[0]), *(float(b * costs[-1]) for b in budgets), float(costs[-1])]
     policies = []
-    for kind, settings in map(POLICIES.__getitem__, labels):
+    for label in labels:
+        kind, settings = POLICIES[label]
         seeded = {"seed": seed} if kind in (s.EENetPlus, s.Random) else {}
         policies.append(kind(**settings, **seeded))
-    fit_policies(policies, fit, given, seed)
+        policies[-1].label = label
+    fit_policies(policies, fit, given, seed, epochs=100)
     exits = [torch.stack([p.at(b).decide(evidence) for b in given]) for p in policies]
     return [(label, network, e.byte().numpy()) for label, e in zip(labels, exits, strict=True)]
 
@@ -182,6 +168,9 @@ def compare(
     start = max(float(o.mean_costs[0] / o.mean_costs[-1]) for pair in pairs for o in pair)
     if isinstance(budgets, int):
         budgets = torch.linspace(1.1 * start, 0.95, budgets).tolist()
+    ends = [start, *budgets, 1.0]
+    if ends != sorted(set(ends)):
+        raise ValueError(f"budgets={budgets} must rise between {start:.3f}, the first exit, and 1")
     by_chance = [label for label in labels if label not in known]
     tasks = [
         (source, n, budgets, by_chance if seed else labels, seed)

@@ -21,11 +21,8 @@ class EENet(LearnedPolicy):
     before. The budget is part of the loss, so the policy is a bank of M independent fits that
     share their batches; other budgets are refused.
 
-    Departures from the authors' code, each for a reason: scores are trained as logits (their
-    targets use the sigmoid); no sigmoid stands before the softmax of the assignment, since it
-    confines every share (three exits: to [0.155, 0.576]) and puts tight budgets out of reach; and
-    the learned exit distribution, which meets the budget only as well as its penalty asks, is
-    tilted by a power of one number until it meets it on the calibration samples.
+    Departures from the authors' code (scores as logits, no sigmoid before the softmax, a tilt that
+    meets the budget) and their reasons are in docs/method.md.
 
     Args:
         hidden: Hidden width of the assignment over its input width (the paper: 0.5 for images,

@@ -1,12 +1,9 @@
 """Working points with finite-sample guarantees on cost and on lost quality.
 
-Learn then Test (Angelopoulos et al. 2021): each rule has the null hypothesis that it breaks the
-promise; rules are tested in an order fixed in advance, and accepted until the first null that
-cannot be rejected at level delta. The probability of accepting any rule that breaks the promise
-is at most delta, whether or not the promise is monotone along the rules. The p-values come from
-the betting bound of Waudby-Smith and Ramdas (2020; Bates et al. 2021, proposition 5), which
-adapts to the variance. The samples must be exchangeable with those to come and must not have been
-used to fit the policy or to set the rules' thresholds.
+Learn then Test (Angelopoulos et al. 2021) in an order of the rules fixed in advance, with the
+betting p-values of Waudby-Smith and Ramdas (2020; Bates et al. 2021, proposition 5): see
+docs/method.md. The samples must be exchangeable with those to come and must not have been used to
+fit the policy or to set the rules' thresholds.
 """
 
 import math

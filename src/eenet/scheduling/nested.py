@@ -1,9 +1,7 @@
 """Nested families: one score per exit and sample, one threshold common to all exits.
 
-With a common threshold t a sample leaves at the first exit k with `s_k >= t`, so it goes past exit
-k exactly where `R_k = max(s_1..s_k) < t`. Raising t only adds steps: nobody leaves earlier. The
-mean cost is the first exit's plus `c_{k+1} - c_k` for every step taken, so sorting all R_k once
-gives cost and quality at every threshold exactly.
+A sample goes past exit k exactly where `R_k = max(s_1..s_k) < t`, so raising t only adds steps, of
+cost `c_{k+1} - c_k` each: sorting all R_k once gives cost and quality at every threshold exactly.
 """
 
 import math

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from eenet import __version__
+from eenet.compare import main as compare
 from eenet.lightning_cli import EENetCLI
 from eenet.pipeline import run_pipeline
 
@@ -18,6 +19,7 @@ eenet {__version__}: adaptive inference with multi-exit networks
   eenet fit      --config FILE   train a network (stage 1) or fit policies (stage 2)
   eenet validate --config FILE   validation metrics of a stage's best checkpoint
   eenet test     --config FILE   test metrics of a network, or the curve of fitted policies
+  eenet compare  RUN_DIR...      all policies at many budgets and seeds, from exit outputs alone
   eenet predict  --config FILE   exit outputs of a network, or where each sample leaves
   eenet predict  RUN_DIR         answers for images, texts or stdin, from a finished pipeline
 
@@ -43,6 +45,8 @@ def main(args: list[str] | None = None) -> None:
             from eenet.predict import predict_command
 
             predict_command(words[1:])
+        elif words[0] == "compare":
+            compare(words[1:])
         else:
             EENetCLI(args=args)
 

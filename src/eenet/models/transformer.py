@@ -63,7 +63,7 @@ class TransformerEncoder(MultiExitNetwork):
         heads = [_Head(model.config, num_classes, dropout) for _ in exits]
         pooler = getattr(model, "pooler", None)
         if name_or_path is not None and pooler is not None:
-            # As in the code of DeeBERT (Xin et al. 2020), each exit starts from the pretrained pooler.
+            # Each exit starts from the pretrained pooler, as in DeeBERT's code (Xin et al. 2020).
             for head in heads:
                 head.dense.load_state_dict(pooler.dense.state_dict())
         super().__init__(stages, heads, num_classes)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from eenet.data.outputs import load_outputs
 from tests.wandb_file import contents
@@ -173,3 +175,30 @@ def test_a_budget_out_of_reach_is_refused_before_training(tmp_path):
     assert result.returncode == 2
     assert "cannot be met" in result.stderr
     assert not (tmp_path / "tiny" / "stage1").exists()
+
+
+@pytest.mark.parametrize("sweep", sorted(Path("experiments/sweeps").glob("*.yaml")), ids=str)
+def test_the_commands_of_sweeps_run(folder, sweep):
+    """Expands a sweep file as W&B's agent does, which itself needs a server."""
+    config = yaml.safe_load(sweep.read_text().replace("runs/cifar10-resnet20", str(folder)))
+    chosen = {
+        name: {"value": choices["values"][-1] if "values" in choices else choices["max"]}
+        for name, choices in config["parameters"].items()
+    }
+    expanded = create_sweep_command_args({"args": chosen})
+    command = []
+    for word in config["command"]:
+        command += expanded["args"] if word == "${args}" else [word]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "WANDB_RUN_ID": sweep.stem}
+    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    trial = folder / "sweep" / sweep.stem
+    written = yaml.safe_load((trial / "config.yaml").read_text())
+    for name, choice in chosen.items():
+        value = written
+        for key in name.split("."):
+            value = (value[-1] if isinstance(value, list) else value)[key]
+        assert value == choice["value"]
+    metrics = [*(trial / "logs").rglob("metrics.csv")]
+    assert config["metric"]["name"] in metrics[0].read_text()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from eenet import __version__
+from eenet.compare import main as compare
 from eenet.lightning_cli import EENetCLI
 from eenet.pipeline import run_pipeline
 
@@ -18,7 +19,9 @@ eenet {__version__}: adaptive inference with multi-exit networks
   eenet fit      --config FILE   train a network (stage 1) or fit policies (stage 2)
   eenet validate --config FILE   validation metrics of a stage's best checkpoint
   eenet test     --config FILE   test metrics of a network, or the curve of fitted policies
+  eenet compare  RUN_DIR...      all policies at many budgets and seeds, from exit outputs alone
   eenet predict  --config FILE   exit outputs of a network, or where each sample leaves
+  eenet predict  RUN_DIR         answers for images, texts or stdin, from a finished pipeline
 
 Each takes --help. Any setting of a FILE can be changed by a dotted flag, for example
 --trainer.max_epochs 3. EENET_TRACEBACK=1 shows where an error came from.
@@ -38,6 +41,12 @@ def main(args: list[str] | None = None) -> None:
     with reporting_errors():
         if words[0] == "pipeline":
             run_pipeline(words[1:])
+        elif words[0] == "predict" and words[1:] and not words[1].startswith("-"):
+            from eenet.predict import predict_command
+
+            predict_command(words[1:])
+        elif words[0] == "compare":
+            compare(words[1:])
         else:
             EENetCLI(args=args)
 

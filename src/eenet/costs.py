@@ -2,8 +2,8 @@
 
 import copy
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
 from typing import Any, Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from eenet.models import MultiExitNetwork
+from eenet.models import MultiExitNetwork, narrow
 
 CostUnit = Literal["macs", "ms"]
 
@@ -107,12 +107,80 @@ def measure_latency(
         warmup: Passes before the clock counts.
         repeats: Passes whose median counts.
     """
+    medians: list[float] = _clock(net, x, warmup, repeats).quantile(0.5, dim=0).tolist()
+    return medians
+
+
+@dataclass(frozen=True)
+class LatencyProfile:
+    """How long the exits take on one device, at several batch sizes.
+
+    Args:
+        times: For each batch size, in increasing order, milliseconds from the input to the logits
+            of each exit in each of R passes, `[R, E]` float64.
+        device: The device.
+        threads: CPU threads.
+    """
+
+    times: dict[int, torch.Tensor]
+    device: str
+    threads: int
+
+    def exit_ms(self, batch_size: int, q: float = 0.5) -> torch.Tensor:
+        """Quantile `q` of the milliseconds to each exit for a whole batch, `[E]` float64."""
+        return self.times[batch_size].quantile(q, dim=0)
+
+    def step_ms(self, k: int, samples: int, q: float = 0.95) -> float:
+        """Quantile `q` of the milliseconds of stage `k` (from 0) on so many samples.
+
+        It is that of the next larger batch measured; beyond the largest, time grows in proportion.
+        """
+        size = next((size for size in self.times if size >= samples), max(self.times))
+        zero = torch.zeros(len(self.times[size]), 1, dtype=torch.float64)
+        steps = torch.cat([zero, self.times[size]], 1).diff(dim=1)
+        return float(steps[:, k].quantile(q)) * max(1.0, samples / size)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Percentiles for JSON: `ms[batch size][p50 | p90 | p99][exit]`."""
+        ms = {
+            str(size): {f"p{q}": self.exit_ms(size, q / 100).tolist() for q in (50, 90, 99)}
+            for size in self.times
+        }
+        return {"device": self.device, "threads": self.threads, "ms": ms}
+
+
+def profile_latency(
+    net: MultiExitNetwork,
+    x: Any,
+    batch_sizes: Sequence[int] = (1, 32, 256),
+    warmup: int = 3,
+    repeats: int = 20,
+) -> LatencyProfile:
+    """Measures the latency of each exit at several batch sizes.
+
+    Args:
+        net: The network; it is left as it was, on its device.
+        x: Input batch on the same device, whose samples are repeated or left out as needed.
+        batch_sizes: The batch sizes.
+        warmup: Passes before the clock counts.
+        repeats: Passes.
+    """
+    leaf = pytree.tree_leaves(x)[0]
+    times = {}
+    for size in sorted(batch_sizes):
+        rows = torch.arange(size, device=leaf.device) % len(leaf)
+        times[size] = _clock(net, narrow(x, rows), warmup, repeats)
+    return LatencyProfile(times, _device_name(leaf.device), torch.get_num_threads())
+
+
+def _clock(net: MultiExitNetwork, x: Any, warmup: int, repeats: int) -> torch.Tensor:
+    """Milliseconds from the input to the logits of each exit, `[repeats, E]` float64."""
     training = net.training
     net.eval()
     cuda = next(net.parameters()).is_cuda
-    times: list[list[float]] = [[] for _ in range(net.num_exits)]
+    times = torch.zeros(repeats, net.num_exits, dtype=torch.float64)
     with torch.inference_mode():
-        for run in range(warmup + repeats):
+        for run in range(-warmup, repeats):
             if cuda:
                 torch.cuda.synchronize()
             start = time.perf_counter()
@@ -121,10 +189,10 @@ def measure_latency(
                 _, state = net.step(k, state)
                 if cuda:
                     torch.cuda.synchronize()
-                if run >= warmup:
-                    times[k].append(1e3 * (time.perf_counter() - start))
+                if run >= 0:
+                    times[run, k] = 1e3 * (time.perf_counter() - start)
     net.train(training)
-    return [median(exit_times) for exit_times in times]
+    return times
 
 
 def _device_name(device: torch.device) -> str:

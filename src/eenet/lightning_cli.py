@@ -53,8 +53,12 @@ class EENetCLI(LightningCLI):
         _add_checkpoint(parser)
 
     def before_instantiate_classes(self) -> None:
-        """Puts checkpoints into the run folder and finds the one to evaluate."""
+        """Puts checkpoints and logs into the run folder and finds the checkpoint to evaluate."""
         config = self.config[self.subcommand] if self.subcommand else self.config
+        loggers = config.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if "save_dir" in getattr(logger, "init_args", {}):
+                logger.init_args.save_dir = config.trainer.default_root_dir
         folder = Path(config.trainer.default_root_dir) / "checkpoints"
         if config.checkpoint.dirpath is None:
             config.checkpoint.dirpath = str(folder)

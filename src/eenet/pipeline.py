@@ -5,8 +5,11 @@ keeps W&B's runs apart and lets Lightning launch its own ranks.
 """
 
 import json
+import os
+import shlex
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,13 @@ def pipeline_parser() -> ArgumentParser:
         help="Train anew where the run folder holds a network of another config; the old stage "
         "is kept under another name.",
     )
+    parser.add_argument(
+        "--launcher",
+        type=str,
+        default="",
+        help="What starts the processes of stage 1: 'srun' in a Slurm job, or 'torchrun "
+        "--no-python --nproc-per-node 4'; nothing where Lightning starts them itself.",
+    )
     for stage in ("stage1", "stage2"):
         parser.add_argument(f"--{stage}", action=ActionParser(parser=stage_parser()))
     return parser
@@ -89,7 +99,7 @@ def run_pipeline(args: list[str]) -> Path:
         _check_budgets(config)
     write_text(run / "pipeline.yaml", parser.dump(config, skip_none=False))
     if todo:
-        stage1.execute({}, trained)
+        stage1.execute({}, trained, config.launcher)
     sources = {"outputs": [sha256(data.fit), sha256(data.test)]}
     if not stage2.is_complete(sources):
         stage2.make_room(keep_if_same=False, overwrite=True)
@@ -120,7 +130,6 @@ class _Stage:
         self.folder = run / name
         self.record = self.folder / "done.json"
         config.trainer.default_root_dir = str(self.folder)
-        _fill_loggers(config, run, name)
         self.config = config
 
     def text(self) -> str:
@@ -171,13 +180,20 @@ class _Stage:
         self.folder.rename(aside)
         print(f"{self.name}: the config changed; earlier results are kept in {aside}")
 
-    def execute(self, sources: dict[str, Any], produced: list[str]) -> None:
+    def execute(
+        self, sources: dict[str, Any], produced: list[str], launcher: str | None = None
+    ) -> None:
         """Runs the stage and records what it produced."""
         print(f"\n{_TITLES[self.name]}, in {self.folder}", flush=True)
+        self._name_wandb_run()
         write_text(self.folder / "config.yaml", self.text())
         write_text(self.folder / "identity.json", json.dumps(self.identity()))
         command = [sys.executable, "-m", "eenet.stage", "--config", f"{self.folder}/config.yaml"]
-        subprocess.run(command, check=True)
+        if launcher is None:  # a single process, not one of the tasks of the Slurm job around it
+            env = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+            subprocess.run(command, check=True, env=env)
+        else:
+            subprocess.run([*shlex.split(launcher), *command], check=True)
         record = {
             "identity": self.identity(),
             "sources": sources,
@@ -185,20 +201,22 @@ class _Stage:
         }
         write_text(self.record, json.dumps(record, indent=1))
 
-
-def _fill_loggers(config: Namespace, run: Path, stage: str) -> None:
-    """Gives loggers the stage's folder, and W&B runs the run folder's name as their group."""
-    loggers = config.trainer.logger
-    for logger in loggers if isinstance(loggers, list) else [loggers]:
-        init = getattr(logger, "init_args", None)
-        if init is None:
-            continue
-        init.save_dir = str(run / stage)
-        if logger.class_path.endswith("WandbLogger"):
-            init.name = init.name or f"{run.name}-{stage}"
-            for key, value in (("group", run.name), ("job_type", stage)):
-                logger.dict_kwargs = {**logger.get("dict_kwargs", {})}
-                logger.dict_kwargs.setdefault(key, value)
+    def _name_wandb_run(self) -> None:
+        """Gives W&B one run per stage, grouped by run folder."""
+        loggers, run = self.config.trainer.logger, self.folder.parent.name
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if getattr(logger, "class_path", "").endswith("WandbLogger"):
+                init = logger.init_args
+                init.name = init.name or f"{run}-{self.name}"
+                # A stage that is taken up again goes on in its own W&B run.
+                path = self.folder / "wandb-id.txt"
+                if not path.is_file():
+                    write_text(path, init.version or init.id or uuid.uuid4().hex[:8])
+                init.version = path.read_text()
+                logger.dict_kwargs = {
+                    **{"group": run, "job_type": self.name, "resume": "allow"},
+                    **logger.get("dict_kwargs", {}),
+                }
 
 
 def _difference(old: Any, new: Any, path: str = "") -> str:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.scheduling.test_optimal_stopping import make_outputs
 
 from eenet.metrics import (
     area,
@@ -15,7 +16,10 @@ from eenet.metrics import (
     paired_difference,
     quality_at,
     share_closed,
+    stopping_curves,
 )
+from eenet.scheduling import EENetPlus
+from eenet.scheduling.thresholds import at_exits
 
 COST = torch.tensor([3.0, 1.0, 2.0])
 QUALITY = torch.tensor([0.9, 0.5, 0.7])
@@ -110,3 +114,25 @@ def test_share_closed():
     found = share_closed(torch.tensor([0.8, 0.6]), floor, best)
     assert float(found[0]) == pytest.approx(1.5)
     assert math.isnan(found[1])
+
+
+def test_quality_of_each_sample_at_equal_cost():
+    generator = torch.Generator().manual_seed(0)
+    quality = torch.rand(3, 20, generator=generator)
+    budgets = torch.tensor([0.5, 1.2, 2.5, 9.0])
+    found = quality_at(COST, quality, budgets)
+    assert found.shape == (4, 20)
+    expected = quality_at(COST, quality.mean(1), budgets)
+    assert torch.allclose(found.mean(1), expected, equal_nan=True)
+
+
+def test_stopping_curves_enclose_what_a_fresh_fit_reaches():
+    val, test = make_outputs(2000), make_outputs(4000, seed=1)
+    (low_cost, low), (high_cost, high) = stopping_curves(test)
+    at = torch.tensor([0.4, 0.6, 0.8])
+    below, above = quality_at(low_cost, low, at), quality_at(high_cost, high, at)
+    assert (below <= above + 1e-3).all()
+    policy = EENetPlus(ceiling=False).fit(val)
+    for budget, most in zip(at.tolist(), above.tolist(), strict=True):
+        exits = policy.at(4 * budget).decide(test.evidence())
+        assert float(at_exits(test.answer_quality(), exits).mean()) <= most + 0.01

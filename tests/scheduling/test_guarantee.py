@@ -70,6 +70,15 @@ def test_rules_chosen(setting):
     assert within_loss(rules, calibration, 0.1, 0.1).position <= frugal.position
 
 
+def test_a_wider_range_of_costs_asks_for_a_larger_margin(setting):
+    rules, population = setting
+    calibration = population.select(torch.arange(200))
+    wide = within_budget(rules, calibration, 2.2, 0.1, cost_range=(0.5, 40.0))
+    assert wide.position < within_budget(rules, calibration, 2.2, 0.1).position
+    with pytest.raises(ValueError, match="range of the costs"):
+        within_budget(rules, calibration, 2.2, 0.1, cost_range=(1.0, 3.0))
+
+
 def test_promises_that_cannot_be_kept_are_refused(setting):
     rules, population = setting
     few = population.select(torch.arange(20))

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -156,6 +157,23 @@ def test_state_dict_round_trip_and_recalibration(fitted):
     assert torch.equal(loaded.at(2.0).decide(evidence), policy.at(2.0).decide(evidence))
     shifted = ExitOutputs(costs=outputs.costs, logits=make_outputs(500, seed=7).logits * 0.5)
     assert loaded.calibrate(shifted).at(2.0).cost == pytest.approx(2.0, abs=0.03)
+
+
+def test_the_rule_is_that_of_the_latest_calibration(fitted):
+    policy = copy.deepcopy(fitted[0])
+    policy.at(2.0)
+    other = make_outputs(300, seed=11, per_sample_costs=True)
+    rule = policy.calibrate(other).at(1.5)
+    spent = at_exits(other.costs, rule.decide(other.evidence())).double()
+    assert rule.cost == pytest.approx(float(spent.mean()))
+    assert rule.cost_se == pytest.approx(float(spent.std(correction=0)) / 300**0.5)
+
+
+def test_samples_are_scored_in_blocks(fitted, monkeypatch):
+    policy, outputs = fitted
+    whole = score_exits(policy, outputs.evidence())
+    monkeypatch.setattr("eenet.scheduling.policy._BLOCK", 77)
+    assert torch.allclose(score_exits(policy, outputs.evidence()), whole, atol=1e-5)
 
 
 def test_not_worse_than_margin_where_nothing_else_can_be_learned():

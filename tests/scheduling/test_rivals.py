@@ -15,8 +15,8 @@ from eenet.scheduling import (
     Temperature,
     Vote,
 )
+from eenet.scheduling.heuristics import _inverse_temperature
 from eenet.scheduling.policy import score_exits
-from eenet.scheduling.rivals import _inverse_temperature
 from eenet.scheduling.thresholds import at_exits
 
 BUDGETS = [1.5, 2.5]

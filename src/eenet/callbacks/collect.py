@@ -32,20 +32,6 @@ class CollectOutputs(Callback):
         self._writer: OutputsWriter | None = None
         self._position = 0
 
-    def on_predict_batch_start(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Measures the costs on the first samples seen."""
-        if isinstance(pl_module, MultiExitModule) and self.costs is None:
-            x, y = batch
-            few = torch.arange(min(self.latency_batch_size, len(y)), device=y.device)
-            self.costs = measure_costs(pl_module.net, narrow(x, few))
-
     def on_predict_batch_end(
         self,
         trainer: L.Trainer,
@@ -59,7 +45,7 @@ class CollectOutputs(Callback):
         if not isinstance(pl_module, MultiExitModule):
             return
         if self._writer is None:
-            self._writer = self._begin(trainer, pl_module, outputs)
+            self._writer = self._begin(trainer, pl_module, outputs, batch)
         self._position = self._writer.write(self._position, outputs)
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -75,8 +61,13 @@ class CollectOutputs(Callback):
         trainer.strategy.barrier()
         self._writer = None
 
-    def _begin(self, trainer: L.Trainer, module: MultiExitModule, first: Any) -> OutputsWriter:
-        assert self.costs is not None
+    def _begin(
+        self, trainer: L.Trainer, module: MultiExitModule, outputs: Any, batch: Any
+    ) -> OutputsWriter:
+        if self.costs is None:
+            x, y = batch
+            few = torch.arange(min(self.latency_batch_size, len(y)), device=y.device)
+            self.costs = measure_costs(module.net, narrow(x, few))
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         loader: Any = trainer.predict_dataloaders
         if trainer.world_size > 1 and not hasattr(loader.sampler, "start"):
@@ -88,7 +79,7 @@ class CollectOutputs(Callback):
             Path(trainer.default_root_dir) / "outputs" / f"{data.predict_split}.safetensors",
             trainer.is_global_zero,
             len(loader.dataset),
-            first,
+            outputs,
             self.costs.vector("macs"),
             {
                 "eenet": __version__,

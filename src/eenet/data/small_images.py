@@ -8,6 +8,7 @@ import torchvision
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from eenet.data.tables import read_table
 from eenet.data.tensor_images import TensorImageDataModule
 
 
@@ -45,10 +46,9 @@ class SmallImages(TensorImageDataModule):
 
     def load(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """The official training and test sets as uint8 images and labels."""
-        if self.hub_id is not None:
-            return self._from_hub("train"), self._from_hub("test")
-        if any(Path(self.root).glob("*.parquet")):
-            return self._from_parquet("train"), self._from_parquet("test")
+        if self.hub_id is not None or any(Path(self.root).glob("*.parquet")):
+            source = self.hub_id or self.root
+            return self._from_table(source, "train"), self._from_table(source, "test")
         return self._from_torchvision(train=True), self._from_torchvision(train=False)
 
     def _from_torchvision(self, train: bool) -> tuple[Tensor, Tensor]:
@@ -64,22 +64,10 @@ class SmallImages(TensorImageDataModule):
         images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2)
         return images.contiguous(), torch.as_tensor(data.targets).long()
 
-    def _from_hub(self, split: str) -> tuple[Tensor, Tensor]:
-        from datasets import load_dataset
-
-        return self._from_table(load_dataset(self.hub_id, split=split))
-
-    def _from_parquet(self, split: str) -> tuple[Tensor, Tensor]:
-        from datasets import Dataset
-
-        files = sorted(str(path) for path in Path(self.root).glob(f"{split}*.parquet"))
-        if not files:
-            raise FileNotFoundError(f"root={self.root!r} holds no {split}*.parquet")
-        return self._from_table(Dataset.from_parquet(files))
-
-    def _from_table(self, table: Any) -> tuple[Tensor, Tensor]:
+    def _from_table(self, source: str, split: str) -> tuple[Tensor, Tensor]:
         from datasets import Image
 
+        table = read_table(source, split)
         image_column = _first_of(table.column_names, ("img", "image"))
         label_column = _first_of(table.column_names, self.label_columns)
         table = table.cast_column(image_column, Image())

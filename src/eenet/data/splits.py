@@ -28,7 +28,7 @@ class SplitDataModule(L.LightningDataModule, ABC):
         split_seed: Seed of the split; keep it fixed over the seeds of an experiment.
         batch_size: Samples per training batch (per device).
         eval_batch_size: Most samples per batch everywhere else.
-        num_workers: Worker processes of each loader, for images in files; data in memory wants none.
+        num_workers: Worker processes of each loader, wanted for images in files.
         predict_split: Which split `predict` reads; "train" comes without augmentation.
     """
 

@@ -1,6 +1,6 @@
 """Metrics of adaptive inference."""
 
-from eenet.metrics.bounds import mixture_curve, oracle_curve, share_closed
+from eenet.metrics.bounds import mixture_curve, oracle_curve, share_closed, stopping_curves
 from eenet.metrics.compare import Difference, area, budget_at, paired_difference, quality_at
 from eenet.metrics.curve import BudgetCurve, Curve
 
@@ -15,4 +15,5 @@ __all__ = [
     "paired_difference",
     "quality_at",
     "share_closed",
+    "stopping_curves",
 ]

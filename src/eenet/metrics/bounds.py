@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor
 
+from eenet.scheduling import EENetPlus, ExitOutputs
+
 
 def oracle_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
     """The best curve of a policy that knows every exit's quality in advance.
 
     For each sample the upper concave envelope of its (cost, quality) points is climbed; the
     climbs of all samples are bought steepest first (a fractional knapsack, hence exact up to one
-    sample). No policy can come near: much of it is luck of a wrong-then-right exit. With the
-    means of the exits as a single sample, `N = 1`, the curve is that of the best fixed mixture of
-    exits: the best one can do without looking at the samples.
+    sample). No policy can come near: much of it is luck of a wrong-then-right exit.
 
     Args:
         costs: `[E]` or `[E, N]`.
@@ -54,29 +54,38 @@ def oracle_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mixture_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-    """The best fixed mixture of exits: the upper concave envelope of their means.
-
-    Args:
-        costs: `[E]` or `[E, N]`.
-        quality: `[E, N]`.
-
-    Returns:
-        Cost and quality of the envelope's corners, each `[P]` float64.
-    """
+    """The best fixed mixture of exits, as `oracle_curve`: the concave envelope of their means."""
     means = costs.mean(1) if costs.dim() == 2 else costs
     return oracle_curve(means[:, None], quality.double().mean(1, keepdim=True))
+
+
+def stopping_curves(outputs: ExitOutputs) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Two curves around the best that optimal stopping on the evidence could reach on samples.
+
+    EENet+ learns from the very samples reported on, which no contestant may. Its out-of-fold
+    curve is what carries over from four fifths of them to the rest, too low for want of samples;
+    its curve on its own samples is too high by what it learned by heart (so the bracket of Mak,
+    Morton and Wood 1999). An estimate for its kind of score, not a bound for every policy.
+
+    Args:
+        outputs: Labelled outputs.
+
+    Returns:
+        The lower and the upper curve, each mean cost, as a fraction of the full network's, and
+        mean quality.
+    """
+    policy, quality = EENetPlus(ceiling=False).fit(outputs), outputs.answer_quality()
+    curves = []
+    for family in (policy.family(), policy.calibrate(outputs).family()):
+        curves.append((family.cost / outputs.mean_costs[-1], family.climb(quality)))
+    return curves[0], curves[1]
 
 
 def share_closed(quality: Tensor, floor: Tensor, reference: Tensor) -> Tensor:
     """Share of the way from a floor (random exits) to a reference (the best heuristic) gone.
 
-    Args:
-        quality: Quality reached, any shape.
-        floor: Quality of the floor, of the same shape.
-        reference: Quality of the reference.
-
-    Returns:
-        1 at the reference, above 1 beyond it; NaN where floor and reference are equal.
+    All three are qualities of one shape. 1 at the reference, above 1 beyond it; NaN where floor
+    and reference are equal.
     """
     way = reference - floor
     return torch.where(way == 0, torch.nan, (quality - floor) / way)

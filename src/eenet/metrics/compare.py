@@ -11,31 +11,30 @@ def quality_at(cost: Tensor, quality: Tensor, budgets: Tensor) -> Tensor:
 
     Args:
         cost: `[M]`, mean cost of each point, in any order.
-        quality: `[M]`, its mean quality.
+        quality: `[M]`, its mean quality; or `[M, N]`, that of each sample, by which the paired
+            samples of two policies are brought to the same cost.
         budgets: `[B]`, in the unit of `cost`.
 
     Returns:
-        `[B]` float64: linear between the points, constant beyond the dearest one (a budget is a
-        ceiling), NaN below the cheapest one.
+        `[B]` or `[B, N]` float64: linear between the points, constant beyond the dearest one (a
+        budget is a ceiling), NaN below the cheapest one.
     """
     cost, quality = _sorted(cost, quality)
     budgets = budgets.double()
-    if len(cost) == 1:
-        inside = quality.expand(len(budgets))
-    else:
-        right = torch.searchsorted(cost, budgets, right=True).clamp(1, len(cost) - 1)
-        width = (cost[right] - cost[right - 1]).clamp_min(torch.finfo(torch.float64).tiny)
-        share = ((budgets - cost[right - 1]) / width).clamp(0, 1)
-        inside = torch.lerp(quality[right - 1], quality[right], share)
-    return torch.where(budgets < cost[0], torch.nan, inside)
+    right = torch.searchsorted(cost, budgets, right=True).clamp(max=len(cost) - 1)
+    left = (right - 1).clamp_min(0)
+    width = (cost[right] - cost[left]).clamp_min(torch.finfo(torch.float64).tiny)
+    share = ((budgets - cost[left]) / width).clamp(0, 1)
+    share = torch.where(budgets < cost[0], torch.nan, share)
+    return torch.lerp(quality[left], quality[right], share.reshape(-1, *[1] * (quality.dim() - 1)))
 
 
 def budget_at(cost: Tensor, quality: Tensor, wanted: Tensor) -> Tensor:
     """The least cost at which a curve reaches a quality.
 
     Args:
-        cost: `[M]`, mean cost of each point, in any order.
-        quality: `[M]`, its mean quality.
+        cost: `[M]`, as for `quality_at`.
+        quality: `[M]`.
         wanted: `[W]`, qualities to reach.
 
     Returns:
@@ -57,13 +56,10 @@ def area(cost: Tensor, quality: Tensor, low: float, high: float) -> float:
     """Mean quality over the budgets from `low` to `high`: the area under the curve, normalised.
 
     Args:
-        cost: `[M]`, mean cost of each point, in any order.
-        quality: `[M]`, its mean quality.
+        cost: `[M]`, as for `quality_at`.
+        quality: `[M]`.
         low: Least budget; NaN comes out where the curve starts above it.
         high: Largest budget.
-
-    Raises:
-        ValueError: If `low` is not below `high`.
     """
     if not low < high:
         raise ValueError(f"low={low:g} must be below high={high:g}")
@@ -74,22 +70,15 @@ def area(cost: Tensor, quality: Tensor, low: float, high: float) -> float:
 
 
 class Difference(NamedTuple):
-    """Paired difference of two policies at M budgets; every field is float64 `[M]`."""
+    """Mean difference of two policies at M budgets and its interval, each `[M]` float64."""
 
     mean: Tensor
-    """Mean over the samples of the first policy's quality less the second's."""
     low: Tensor
-    """Lower end of the interval."""
     high: Tensor
-    """Upper end of the interval."""
 
 
 def paired_difference(
-    first: Tensor,
-    second: Tensor,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    first: Tensor, second: Tensor, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Difference:
     """Paired bootstrap intervals, simultaneous over the budgets (max-t).
 
@@ -103,15 +92,10 @@ def paired_difference(
         level: Coverage.
         resamples: Number of bootstrap samples.
         seed: Seed of the resampling.
-
-    Raises:
-        ValueError: If the shapes differ or `level` is no probability.
     """
     if first.shape != second.shape or first.dim() != 2:
-        raise ValueError(
-            f"first and second must both be [budgets, samples], got {tuple(first.shape)} and "
-            f"{tuple(second.shape)}"
-        )
+        shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
+        raise ValueError(f"first and second must both be [budgets, samples], got {shapes}")
     if not 0 < level < 1:
         raise ValueError(f"level={level} must lie between 0 and 1")
     difference = first.double() - second.double()
@@ -132,10 +116,8 @@ def paired_difference(
 
 
 def _sorted(cost: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-    if cost.shape != quality.shape or cost.dim() != 1 or not len(cost):
-        raise ValueError(
-            f"cost and quality must both be [points], got {tuple(cost.shape)} and "
-            f"{tuple(quality.shape)}"
-        )
+    if cost.shape != quality.shape[:1] or not len(cost):
+        shapes = f"{tuple(cost.shape)} and {tuple(quality.shape)}"
+        raise ValueError(f"cost and quality must both be [points], got {shapes}")
     order = cost.argsort(stable=True)
     return cost[order].double(), quality[order].double()

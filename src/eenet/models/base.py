@@ -78,6 +78,14 @@ class MultiExitNetwork(nn.Module):
             logits.append(exit_logits)
         return torch.stack(logits)
 
+    def narrow(self, state: State, keep: Tensor) -> State:
+        """Reduces a state to the samples `keep` `[b]` (int64) that go on; see `narrow`."""
+        return narrow(state, keep)
+
+    def join(self, states: Sequence[State]) -> State:
+        """Puts the samples of several states of one stage into one state, in order."""
+        return join(states)
+
 
 def narrow(state: State, keep: Tensor) -> State:
     """Reduces a state to some of its samples.
@@ -90,6 +98,14 @@ def narrow(state: State, keep: Tensor) -> State:
         The same nesting, every tensor indexed along its first dimension.
     """
     return pytree.tree_map_only(Tensor, lambda tensor: tensor[keep], state)
+
+
+def join(states: Sequence[State]) -> State:
+    """Puts the samples of several states of one form into one state, in order."""
+    return pytree.tree_map(
+        lambda first, *rest: torch.cat([first, *rest]) if isinstance(first, Tensor) else first,
+        *states,
+    )
 
 
 def check_exits(exits: Sequence[int], last: int) -> list[int]:

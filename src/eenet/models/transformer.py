@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from eenet.extras import require
 from eenet.models.base import MultiExitNetwork, check_exits
@@ -63,11 +65,35 @@ class TransformerEncoder(MultiExitNetwork):
         heads = [_Head(model.config, num_classes, dropout) for _ in exits]
         pooler = getattr(model, "pooler", None)
         if name_or_path is not None and pooler is not None:
-            # Each exit starts from the pretrained pooler, as in DeeBERT's code (Xin et al. 2020).
+            # As in DeeBERT's code (Xin et al. 2020), each exit starts from the pretrained pooler.
             for head in heads:
                 head.dense.load_state_dict(pooler.dense.state_dict())
         super().__init__(stages, heads, num_classes)
         self.train()  # transformers hands out pretrained weights in evaluation mode
+
+    def begin(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Adds the mask where none is given."""
+        return {"attention_mask": torch.ones_like(x["input_ids"]), **x}
+
+    def narrow(self, state: Any, keep: Tensor) -> Any:
+        """Cuts off what is padding in every sentence that stays."""
+        if isinstance(state, dict):
+            return super().narrow(state, keep)
+        hidden, mask = state
+        mask = mask[keep]
+        end = int(mask.any(0).nonzero().max()) + 1
+        return hidden[keep, :end], mask[:, :end]
+
+    def join(self, states: Sequence[Any]) -> Any:
+        """Pads all to the longest."""
+        leaves = [pytree.tree_leaves(state) for state in states]
+        longest = max(tensors[0].shape[1] for tensors in leaves)
+
+        def padded(tensor: Tensor) -> Tensor:
+            short = longest - tensor.shape[1]
+            return F.pad(tensor, [0, 0] * (tensor.dim() - 2) + [0, short]) if short else tensor
+
+        return super().join([pytree.tree_map(padded, state) for state in states])
 
 
 class _Embeddings(nn.Module):
@@ -89,8 +115,7 @@ class _Embeddings(nn.Module):
                 f"{self.max_length}: truncate (max_length of the data)"
             )
         types = {"token_type_ids": batch.get("token_type_ids")} if self.token_types else {}
-        mask = batch.get("attention_mask")
-        return self.embeddings(ids, **types), torch.ones_like(ids) if mask is None else mask
+        return self.embeddings(ids, **types), batch["attention_mask"]
 
 
 class _Layers(nn.Module):

@@ -9,9 +9,9 @@ from eenet.files import atomic
 from eenet.report.table import Row
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; line styles repeat the message.
-_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-_MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
-_INK = "#333333"
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+INK = "#333333"
 
 
 def plot_curves(rows: list[Row], exit_costs: list[float], exit_quality: list[float]) -> Figure:
@@ -27,43 +27,24 @@ def plot_curves(rows: list[Row], exit_costs: list[float], exit_quality: list[flo
     """
     figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
     axes = figure.subplots()
-    full = 100 * exit_quality[-1]
-    axes.axhline(full, color="#999999", linestyle=":", linewidth=1.2, zorder=1)
-    axes.annotate(
-        f"full network {full:.2f} %",
-        (0.01, full),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 4),
-        textcoords="offset points",
-        color=_INK,
-        fontsize=9,
-    )
+    mark_exits(axes, exit_costs, exit_quality)
     policies = list(dict.fromkeys(row["policy"] for row in rows))
     for index, policy in enumerate(policies):
         own = [row for row in rows if row["policy"] == policy]
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         axes.errorbar(
             [row["cost"] for row in own],
             [100 * row["quality"] for row in own],
             yerr=[100 * row["quality_se"] for row in own],
             label=policy,
             color=colour,
-            marker=_MARKERS[index % len(_MARKERS)],
+            marker=MARKERS[index % len(MARKERS)],
             markersize=5,
             linewidth=1.6,
             elinewidth=0.8,
             zorder=3,
         )
-    axes.plot(
-        exit_costs,
-        [100 * quality for quality in exit_quality],
-        "x",
-        color=_INK,
-        markersize=7,
-        label="one exit for all",
-        zorder=2,
-    )
-    _style(axes)
+    style(axes)
     axes.set_xlabel("average cost per sample (fraction of the full network)")
     axes.set_ylabel("test accuracy (%)")
     axes.legend(frameon=False, loc="lower right")
@@ -76,8 +57,33 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         figure.savefig(temporary, format=Path(path).suffix[1:], facecolor="white")
 
 
-def _style(axes: Any) -> None:
+def mark_exits(axes: Any, exit_costs: list[float], exit_quality: list[float]) -> None:
+    """Fixed exits as crosses, and the full network as a dotted line."""
+    full = 100 * exit_quality[-1]
+    axes.axhline(full, color="#999999", linestyle=":", linewidth=1.2, zorder=1)
+    axes.annotate(
+        f"full network {full:.2f} %",
+        (0.01, full),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 4),
+        textcoords="offset points",
+        color=INK,
+        fontsize=9,
+    )
+    axes.plot(
+        exit_costs,
+        [100 * quality for quality in exit_quality],
+        "x",
+        color=INK,
+        markersize=7,
+        label="one exit for all",
+        zorder=2,
+    )
+
+
+def style(axes: Any) -> None:
+    """The house style: a faint grid, no box."""
     axes.grid(alpha=0.25, linewidth=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.tick_params(colors=_INK)
+    axes.tick_params(colors=INK)

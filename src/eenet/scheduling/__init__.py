@@ -5,12 +5,19 @@ from eenet.scheduling.eenet import EENet
 from eenet.scheduling.evidence import Evidence
 from eenet.scheduling.gates import JointGates, LearnedStopping
 from eenet.scheduling.guarantee import within_budget, within_loss
-from eenet.scheduling.heuristics import Entropy, Margin, MaxProbability
+from eenet.scheduling.heuristics import (
+    Entropy,
+    Margin,
+    MaxProbability,
+    Patience,
+    Random,
+    Temperature,
+    Vote,
+)
 from eenet.scheduling.optimal_stopping import EENetPlus
 from eenet.scheduling.outputs import ExitOutputs
 from eenet.scheduling.policy import Policy, Rule, Scorer
 from eenet.scheduling.quality import cost_matrix_quality
-from eenet.scheduling.rivals import Patience, Random, Temperature, Vote
 
 __all__ = [
     "BudgetControl",

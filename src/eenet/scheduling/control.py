@@ -21,13 +21,8 @@ class BudgetControl:
 
     hence `|average cost - budget| <= range (1 + step b) / (step n)`.
 
-    *Proof.* A batch at u <= 0 costs c_1 <= budget each and so cannot lower u; only a batch at
-    u > 0 can, by at most `step b (c_E - budget) / range`. So u never falls below the negative of
-    that, and alike never rises above `1 + step b (budget - c_1) / range`. The increments
-    telescope: `sum_i (x_i - budget) = range (u_1 - u_{n+1}) / step`. Insert both limits. QED.
-
-    Where the family does not reach the last exit (EENet+'s ceiling), u is stopped at its upper
-    limit; that only lowers u, so the upper bound, that on overspending, holds all the same.
+    The proof is in docs/method.md. Where the family does not reach the last exit (EENet+'s
+    ceiling), u is stopped at its upper limit; the bound on overspending holds all the same.
     Costs that depend on the sample keep the bounds if each sample's own range holds the budget.
 
     Args:

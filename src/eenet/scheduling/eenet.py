@@ -21,11 +21,8 @@ class EENet(LearnedPolicy):
     before. The budget is part of the loss, so the policy is a bank of M independent fits that
     share their batches; other budgets are refused.
 
-    Departures from the authors' code, each for a reason: scores are trained as logits (their
-    targets use the sigmoid); no sigmoid stands before the softmax of the assignment, since it
-    confines every share (three exits: to [0.155, 0.576]) and puts tight budgets out of reach; and
-    the learned exit distribution, which meets the budget only as well as its penalty asks, is
-    tilted by a power of one number until it meets it on the calibration samples.
+    Departures from the authors' code (scores as logits, no sigmoid before the softmax, a tilt that
+    meets the budget) and their reasons are in docs/method.md.
 
     Args:
         hidden: Hidden width of the assignment over its input width (the paper: 0.5 for images,
@@ -59,9 +56,7 @@ class EENet(LearnedPolicy):
     ) -> None:
         super().__init__()
         if exit_distribution not in ("learned", "geometric"):
-            raise ValueError(
-                f"exit_distribution={exit_distribution!r} must be 'learned' or 'geometric'"
-            )
+            raise ValueError(f"{exit_distribution=} must be 'learned' or 'geometric'")
         self.hidden = hidden
         self.alpha_ce = alpha_ce
         self.alpha_cost = alpha_cost
@@ -76,7 +71,7 @@ class EENet(LearnedPolicy):
         self.assign = nn.ModuleList()
 
     def build(self, members: int, exits: int, classes: int) -> None:
-        """Makes the parameters of M fits for E exits and C classes."""
+        """See `LearnedPolicy.build`."""
         self.score, self.assign = nn.ModuleList(), nn.ModuleList()
         for k in range(exits):
             width = classes + 2 + self.vote + k * self.past_scores
@@ -89,16 +84,7 @@ class EENet(LearnedPolicy):
             )
 
     def loss(self, evidence: Evidence, quality: Tensor, epoch: int) -> Tensor:
-        """Loss of the part whose turn it is: scores first, then the assignment.
-
-        Args:
-            evidence: Evidence of all exits, `[E, B]`.
-            quality: `[E, B]` in [0, 1], the scores' targets (1 where the answer is right).
-            epoch: Epoch, from 0.
-
-        Returns:
-            Scalar, summed over the fits, whose parameters are disjoint.
-        """
+        """Loss of the part whose turn it is: scores first, then the assignment."""
         scores, assignment = self._forward(evidence)
         if (epoch // self.alternate) % 2 == 0:
             return self._score_loss(scores, assignment.detach(), quality).sum()
@@ -146,7 +132,7 @@ class EENet(LearnedPolicy):
         for k in range(len(self.score)):
             score, past, votes, x = self._exit(k, evidence.at(k), votes, past, slice(None))
             scores.append(score)
-            heights.append(_run(self.assign[k], x))
+            heights.append(self.assign[k](x).squeeze(-1))
         return torch.stack(scores, 1), torch.stack(heights, 1).softmax(1)
 
     def _exit(
@@ -166,8 +152,3 @@ class EENet(LearnedPolicy):
         score = unit(x, members).squeeze(-1)
         new = score.detach().sigmoid().unsqueeze(-1)
         return score, new if past is None else torch.cat([past, new], -1), votes, x
-
-
-def _run(assign: nn.Module, x: Tensor) -> Tensor:
-    height: Tensor = assign(x)
-    return height.squeeze(-1)

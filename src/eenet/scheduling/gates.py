@@ -24,7 +24,7 @@ class GatePolicy(LearnedPolicy):
         self.gate = nn.ModuleList()
 
     def build(self, members: int, exits: int, classes: int) -> None:
-        """Makes the gates and the prices of M fits for E exits."""
+        """See `LearnedPolicy.build`."""
         width = self.inputs(Evidence.from_logits(torch.zeros(1, classes))).shape[-1]
         self.gate = nn.ModuleList(BankLinear(members, width, 1) for _ in range(exits - 1))
         self.price = nn.Parameter(torch.zeros(members))

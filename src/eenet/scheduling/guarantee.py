@@ -1,12 +1,9 @@
 """Working points with finite-sample guarantees on cost and on lost quality.
 
-Learn then Test (Angelopoulos et al. 2021): each rule has the null hypothesis that it breaks the
-promise; rules are tested in an order fixed in advance, and accepted until the first null that
-cannot be rejected at level delta. The probability of accepting any rule that breaks the promise
-is at most delta, whether or not the promise is monotone along the rules. The p-values come from
-the betting bound of Waudby-Smith and Ramdas (2020; Bates et al. 2021, proposition 5), which
-adapts to the variance. The samples must be exchangeable with those to come and must not have been
-used to fit the policy or to set the rules' thresholds.
+Learn then Test (Angelopoulos et al. 2021) in an order of the rules fixed in advance, with the
+betting p-values of Waudby-Smith and Ramdas (2020; Bates et al. 2021, proposition 5): see
+docs/method.md. The samples must be exchangeable with those to come and must not have been used to
+fit the policy or to set the rules' thresholds.
 """
 
 import math
@@ -46,15 +43,12 @@ def betting_p_value(values: Tensor, mean: float, delta: float) -> Tensor:
 
     Returns:
         `[M]` float64.
-
-    Raises:
-        ValueError: If a value or a parameter lies outside its range.
     """
     if not 0 < delta < 1:
         raise ValueError(f"delta={delta} must lie between 0 and 1")
     values = values.double()
     if values.numel() and not (values.min() >= -1e-9 and values.max() <= 1 + 1e-9):
-        raise ValueError("values must lie in [0, 1]")
+        raise ValueError("values must lie in [0, 1]: the range of the costs does not hold them all")
     count = torch.arange(1, values.shape[1] + 1, dtype=torch.float64, device=values.device)
     average = (0.5 + values.cumsum(1)) / (count + 1)
     variance = (0.25 + (values - average).square().cumsum(1)) / (count + 1)
@@ -65,7 +59,11 @@ def betting_p_value(values: Tensor, mean: float, delta: float) -> Tensor:
 
 
 def within_budget(
-    rules: Sequence[Rule], outputs: ExitOutputs, budget: float, delta: float
+    rules: Sequence[Rule],
+    outputs: ExitOutputs,
+    budget: float,
+    delta: float,
+    cost_range: tuple[float, float] | None = None,
 ) -> Guaranteed:
     """The dearest rule whose true mean cost exceeds `budget` with probability at most `delta`.
 
@@ -74,14 +72,16 @@ def within_budget(
         outputs: Calibration samples, labelled or not.
         budget: Mean cost per sample never to exceed, in the unit of the costs.
         delta: Probability of breaking the promise.
+        cost_range: Least and largest cost of any sample to come, at any exit; by default those of
+            the calibration samples, which is sound where costs do not depend on the sample.
 
     Raises:
         ValueError: If not even the first rule can be certified.
     """
-    spent = torch.stack([at_exits(outputs.costs, exits) for exits in _exits(rules, outputs)])
-    # The bet needs bounds that hold for all samples to come: what the exits cost, not what was
-    # spent. Costs that depend on the sample must reach their bounds among the calibration samples.
-    low, span = _range(outputs.costs)
+    evidence = outputs.evidence()
+    spent = torch.stack([at_exits(outputs.costs, rule.decide(evidence)) for rule in rules])
+    # The bet needs bounds that hold for all samples to come: what exits cost, not what was spent.
+    low, span = _range(outputs.costs if cost_range is None else torch.tensor(cost_range))
     p_values = betting_p_value((spent - low) / span, (budget - low) / span, delta)
     index = _accepted(p_values, delta)
     if index < 0:
@@ -108,9 +108,9 @@ def within_loss(
     Raises:
         ValueError: If not even the dearest rule can be certified.
     """
-    quality = outputs.answer_quality().double()
-    exits = _exits(rules, outputs)
-    loss = torch.stack([quality[-1] - at_exits(quality, e) for e in exits]).flip(0)
+    evidence, quality = outputs.evidence(), outputs.answer_quality().double()
+    reached = torch.stack([at_exits(quality, rule.decide(evidence)) for rule in rules])
+    loss = (quality[-1] - reached).flip(0)
     _, span = _range(quality)
     p_values = betting_p_value((loss / span + 1) / 2, (epsilon / span + 1) / 2, delta)
     accepted = _accepted(p_values, delta)
@@ -123,13 +123,8 @@ def within_loss(
     return Guaranteed(rules[index], index, epsilon - float(loss[accepted].mean()))
 
 
-def _exits(rules: Sequence[Rule], outputs: ExitOutputs) -> list[Tensor]:
-    evidence = outputs.evidence()
-    return [rule.decide(evidence) for rule in rules]
-
-
 def _accepted(p_values: Tensor, delta: float) -> int:
-    """Index of the last hypothesis before the first that is not rejected; -1 if there is none."""
+    """Index of the last hypothesis before the first that is not rejected, or -1."""
     return int((p_values <= delta).int().cumprod(0).sum()) - 1
 
 

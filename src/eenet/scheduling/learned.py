@@ -15,11 +15,10 @@ from eenet.scheduling.thresholds import check_budget
 
 
 class LearnedPolicy(Policy):
-    """A policy with one fit per budget, trained by `eenet.modules.SchedulerModule`.
+    """A policy with one fit per budget: every parameter's first dimension.
 
     The order is `prepare`, gradient steps on `loss` with `keep_best` now and then, `restore_best`,
-    `calibrate`. Every parameter has
-    the fits as its first dimension, and no fit may depend on another.
+    `calibrate`; `eenet.modules.SchedulerModule` does so. No fit may depend on another.
     """
 
     sized_by_data = (*Policy.sized_by_data, "budgets", "costs", "shares")
@@ -38,14 +37,11 @@ class LearnedPolicy(Policy):
         self._best_losses = torch.empty(0)
 
     def prepare(self, outputs: ExitOutputs, budgets: list[float]) -> None:
-        """Makes fresh parameters for outputs of this form and one fit per budget.
+        """Makes fresh parameters for outputs of this shape and these costs.
 
         Args:
-            outputs: Only their shape and costs are used.
-            budgets: Average costs per sample, in the unit of the costs.
-
-        Raises:
-            ValueError: If a budget is out of range.
+            outputs: Their values are not used.
+            budgets: Average costs per sample, in the unit of the costs; checked.
         """
         self.costs = outputs.mean_costs.float()
         self.budgets = torch.tensor([check_budget(b, outputs.mean_costs) for b in budgets])
@@ -71,7 +67,13 @@ class LearnedPolicy(Policy):
 
     @abstractmethod
     def loss(self, evidence: Evidence, quality: Tensor, epoch: int) -> Tensor:
-        """Scalar loss of a batch, summed over the fits."""
+        """Loss of a batch, a scalar summed over the fits.
+
+        Args:
+            evidence: Evidence of all exits, `[E, B]`.
+            quality: `[E, B]` in [0, 1], 1 where the answer is right.
+            epoch: Epoch, from 0.
+        """
 
     def held_out_loss(self, evidence: Evidence, quality: Tensor) -> Tensor | None:
         """Loss `[M]` of each fit, by which its best epoch is chosen; None: the last one counts."""
@@ -120,11 +122,7 @@ class LearnedPolicy(Policy):
         self.load_state_dict(self._best, strict=False)
 
     def member_of(self, budget: float) -> int:
-        """Index of the fit for `budget`.
-
-        Raises:
-            ValueError: If there is none; it lists those there are.
-        """
+        """Index of the fit for `budget`; the error where there is none lists those there are."""
         distance = (self.budgets - budget).abs()
         if not len(distance) or float(distance.min()) > 1e-4 * budget:
             fitted = ", ".join(f"{float(b):g}" for b in self.budgets)
@@ -149,13 +147,7 @@ class Member:
 
 
 class BankLinear(nn.Module):
-    """M linear layers side by side, all starting from the same random numbers.
-
-    Args:
-        members: Number of layers M.
-        inputs: Input width.
-        outputs: Output width.
-    """
+    """M linear layers side by side, all starting from the same random numbers."""
 
     def __init__(self, members: int, inputs: int, outputs: int) -> None:
         super().__init__()

@@ -1,12 +1,11 @@
 """Nested families: one score per exit and sample, one threshold common to all exits.
 
-With a common threshold t a sample leaves at the first exit k with `s_k >= t`, so it goes past exit
-k exactly where `R_k = max(s_1..s_k) < t`. Raising t only adds steps: nobody leaves earlier. The
-mean cost is the first exit's plus `c_{k+1} - c_k` for every step taken, so sorting all R_k once
-gives cost and quality at every threshold exactly.
+A sample goes past exit k exactly where `R_k = max(s_1..s_k) < t`, so raising t only adds steps, of
+cost `c_{k+1} - c_k` each: sorting all R_k once gives cost and quality at every threshold exactly.
 """
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -23,11 +22,17 @@ class NestedFamily:
     """
 
     def __init__(self, scores: Tensor, costs: Tensor) -> None:
-        reach = scores[:-1].cummax(0).values
-        self.levels, self._order = reach.flatten().sort()
+        self.scores, self.costs = scores, costs
+        self.levels, self._order = scores[:-1].cummax(0).values.flatten().sort()
         self._samples = scores.shape[1]
         self.mean_costs = costs.mean(1) if costs.dim() == 2 else costs
         self.cost = self.climb(costs)
+
+    @cached_property
+    def cost_se(self) -> Tensor:
+        """Standard error of `cost`, `[P + 1]`."""
+        variance = self.climb(self.costs.double().square()) - self.cost.square()
+        return (variance.clamp_min(0) / self._samples).sqrt()
 
     def climb(self, values: Tensor) -> Tensor:
         """Mean value at the exit of leaving after the first 0, 1, .. P steps, `[P + 1]` float64.
@@ -64,14 +69,20 @@ class NestedFamily:
             ValueError: If the budget is out of range.
         """
         budget = check_budget(budget, self.mean_costs)
-        return self.threshold_after(int((self.cost <= budget * (1 + 1e-9)).sum()) - 1)
+        return self.threshold_after(
+            int(torch.searchsorted(self.cost, budget * (1 + 1e-9), right=True)) - 1
+        )
+
+    def steps_below(self, threshold: float) -> int:
+        """Number of steps taken at a common threshold."""
+        return int(torch.searchsorted(self.levels, threshold))
 
     def threshold_after(self, steps: int) -> float:
         """The threshold at which the first `steps` steps are taken, or fewer where levels tie."""
         if steps >= len(self.levels):
             return math.inf
         above = self.levels[steps]
-        steps = int(torch.searchsorted(self.levels, above))  # equal levels are taken together
+        steps = self.steps_below(float(above))  # equal levels are taken together
         if steps == 0:
             return -math.inf
         below = self.levels[steps - 1]

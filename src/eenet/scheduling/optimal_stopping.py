@@ -10,9 +10,8 @@ from eenet.scheduling.evidence import Evidence
 from eenet.scheduling.inputs import CORE, exit_inputs
 from eenet.scheduling.nested import NestedFamily, common_thresholds
 from eenet.scheduling.outputs import ExitOutputs
-from eenet.scheduling.policy import Policy, Rule, standard_error
-from eenet.scheduling.ridge import CrossFit, cross_fit
-from eenet.scheduling.thresholds import at_exits, first_exit
+from eenet.scheduling.policy import Policy, Rule
+from eenet.scheduling.ridge import CrossFitter
 
 _PRICES = (0, 0.01, 0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 """Prices of computation in units of the quality's range over the costs' range."""
@@ -33,11 +32,10 @@ class EENetPlus(Policy):
     the *critical price*. The score is its negative and the threshold is common to all exits, so
     the rules of all budgets are nested (see `nested`): a larger budget lets nobody leave earlier.
 
-    Learning pays at high prices; at low ones, where gains are as small as their errors, a plain
-    confidence orders samples better. Below the price where the out-of-fold curve says so, the
-    score goes on with the best of margin, max probability and entropy. It stays one number with
-    one threshold, hence nested. The budget is a ceiling: nothing is spent beyond the working point
-    after which more buys nothing out of fold. See docs/method.md.
+    Below the price where the out-of-fold curve says so, the score goes on with the best of margin,
+    max probability and entropy: at low prices gains are as small as their errors. The budget is a
+    ceiling: nothing is spent beyond the working point after which more buys nothing out of fold.
+    See docs/method.md.
 
     Args:
         folds: Number of folds of the cross-fitting.
@@ -49,10 +47,10 @@ class EENetPlus(Policy):
 
     label = "eenet+"
     sized_by_data = (*Policy.sized_by_data, "weight", "bias", "prices", "steps")
-    weight: Tensor
-    bias: Tensor
-    prices: Tensor
-    steps: Tensor
+    weight: Tensor  # [E - 1, D, 2 P]: gains, costs
+    bias: Tensor  # [E - 1, 2 P]
+    prices: Tensor  # [P]
+    steps: Tensor  # [E - 1], mean cost of the next step
     switch: Tensor
     confidence: Tensor
     highest: Tensor
@@ -67,13 +65,12 @@ class EENetPlus(Policy):
         self.seed = seed
         self.ceiling = ceiling
         self.nothing = nothing
-        self.register_buffer("weight", torch.empty(0, 0, 0))  # [E - 1, D, 2 P]: gains, costs
-        self.register_buffer("bias", torch.empty(0, 0))  # [E - 1, 2 P]
-        self.register_buffer("prices", torch.empty(0))  # [P]
-        self.register_buffer("steps", torch.empty(0))  # [E - 1], mean cost of the next step
+        for name in ("weight", "bias", "prices", "steps"):
+            self.register_buffer(name, torch.empty(0))
         self.register_buffer("switch", torch.tensor(math.inf))
         self.register_buffer("confidence", torch.tensor(0))
         self.register_buffer("highest", torch.tensor(math.inf))
+        self._family: NestedFamily | None = None
 
     def fit(self, outputs: ExitOutputs) -> Self:
         """Learns the gains of going on by backward induction, and calibrates out of fold.
@@ -81,9 +78,6 @@ class EENetPlus(Policy):
         Args:
             outputs: Labelled outputs, or outputs with qualities, of at least `folds` samples;
                 never those that the network was trained on.
-
-        Raises:
-            ValueError: If there are fewer samples than folds.
         """
         evidence, quality = outputs.evidence(), outputs.answer_quality()
         samples = outputs.num_samples
@@ -91,11 +85,12 @@ class EENetPlus(Policy):
             raise ValueError(f"folds={self.folds}: there are only {samples} samples to fit on")
         full = outputs.mean_costs[-1]  # prices are in quality per cost of the full network
         costs, mean_costs = (outputs.costs / full).float(), (outputs.mean_costs / full).float()
-        self.prices = _price_grid(quality, mean_costs)
+        span = float(mean_costs[-1] - mean_costs[0]) or float(mean_costs[-1])
+        worth = float(quality.max() - quality.min()) or 1.0
+        self.prices = torch.tensor(_PRICES) * worth / span
         self.steps = mean_costs.diff().clamp_min(1e-6)
         order = torch.randperm(samples, generator=torch.Generator().manual_seed(self.seed))
-        inputs = _all_inputs(evidence)
-        learned = self._induce(inputs, quality, costs, order % self.folds)
+        learned = self._induce(evidence, quality, costs, order % self.folds)
         self._choose_switch(learned, evidence, quality, outputs.costs)
         scores = self._switched(learned, evidence)
         family = NestedFamily(scores, outputs.costs)
@@ -103,35 +98,37 @@ class EENetPlus(Policy):
         self.highest = torch.tensor(family.threshold_after(enough) if self.ceiling else math.inf)
         # Out-of-fold scores: those of the fit's own samples would be too sure of themselves.
         self.calibration_scores, self.calibration_costs = scores, outputs.costs
+        self._family = family
         return self
 
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
         """Scores by the negative critical price, in quality per cost of the full network."""
-        inputs, state = exit_inputs(k, evidence, state)
         if k == len(self.steps):
-            return torch.zeros(len(inputs), device=inputs.device), state
+            return torch.zeros_like(evidence.entropy), state
+        inputs, state = exit_inputs(k, evidence, state)
         gain, extra = (inputs @ self.weight[k] + self.bias[k]).chunk(2, dim=1)
         price = self._price(k, gain * _doubt(inputs)[:, None], extra)
         return self._switched(-price, evidence), state
 
     def at(self, budget: float) -> Rule:
-        """The rule whose common threshold keeps `budget` on the calibration samples.
+        """The rule whose common threshold keeps `budget` on the calibration samples."""
+        return self._rule(self.family().threshold(budget))
 
-        Raises:
-            ValueError: If the policy was not fitted or the budget is out of range.
-        """
-        if not self.calibration_scores.numel():
+    def family(self) -> NestedFamily:
+        """All working points on the calibration samples, sorted once for each calibration."""
+        scores, costs = self.calibration_scores, self.calibration_costs
+        if not scores.numel():
             raise ValueError("this policy was not fitted yet: call fit first")
-        family = NestedFamily(self.calibration_scores, self.calibration_costs)
-        return self.with_threshold(min(family.threshold(budget), float(self.highest)))
+        family = self._family
+        if family is None or family.scores is not scores or family.costs is not costs:
+            family = self._family = NestedFamily(scores, costs)
+        return family
 
-    def with_threshold(self, threshold: float) -> Rule:
-        """The rule with this threshold at every exit but the last."""
-        thresholds = common_thresholds(threshold, len(self.calibration_scores))
-        thresholds = thresholds.to(self.calibration_scores)
-        exits = first_exit(self.calibration_scores, thresholds)
-        spent = at_exits(self.calibration_costs, exits).double()
-        return Rule(self, thresholds, float(spent.mean()), standard_error(spent))
+    def _rule(self, threshold: float) -> Rule:
+        threshold, family = min(threshold, float(self.highest)), self.family()
+        thresholds = common_thresholds(threshold, len(family.scores)).to(family.scores)
+        steps = family.steps_below(threshold)
+        return Rule(self, thresholds, float(family.cost[steps]), float(family.cost_se[steps]))
 
     def at_point(self, u: float) -> Rule:
         """The rule at a working point, for `BudgetControl`.
@@ -140,42 +137,49 @@ class EENetPlus(Policy):
             u: 0 and below: all leave first; 1 and above: all leave last, or at the ceiling; in
                 between the budget `c_1 + u (c_E - c_1)`.
         """
-        family = NestedFamily(self.calibration_scores, self.calibration_costs)
-        low, high = float(family.mean_costs[0]), float(family.mean_costs[-1])
-        inside = family.threshold(min(low + max(u, 0.0) * (high - low), high))
-        threshold = -math.inf if u <= 0 else math.inf if u >= 1 else inside
-        return self.with_threshold(min(threshold, float(self.highest)))
+        if not 0 < u < 1:
+            return self._rule(-math.inf if u <= 0 else math.inf)
+        low, high = self.family().mean_costs[[0, -1]].tolist()
+        return self._rule(self.family().threshold(low + u * (high - low)))
 
-    def _induce(
-        self, inputs: list[Tensor], quality: Tensor, costs: Tensor, folds: Tensor
-    ) -> Tensor:
+    def _induce(self, evidence: Evidence, quality: Tensor, costs: Tensor, folds: Tensor) -> Tensor:
         """Backward induction: sets the regressions, returns out-of-fold scores `[E, N]`."""
+        state, inputs = None, []
+        for k in range(len(quality)):
+            shown, state = exit_inputs(k, evidence.at(k), state)
+            inputs.append(shown)
         exits, samples = quality.shape
         costs = (costs if costs.dim() == 2 else costs[:, None]).expand(exits, samples)
-        smooth = _smoothed(inputs, quality, folds)[..., None]
-        stopped_quality = smooth[-1].expand(-1, len(self.prices))
+        best = quality.max()
+
+        def smooth(k: int, fitter: CrossFitter) -> Tensor:  # less variance, little bias
+            predicted = best - fitter.fit((best - quality[k])[:, None]).out_of_fold
+            return 0.5 * quality[k][:, None] + 0.5 * predicted
+
+        last = CrossFitter(inputs[-1], folds, CORE, _doubt(inputs[-1]))
+        stopped_quality = smooth(exits - 1, last).expand(-1, len(self.prices))
         stopped_cost = costs[-1][:, None].expand(-1, len(self.prices))
         scores = torch.zeros(exits, samples)
-        weights: list[Tensor] = []
-        biases: list[Tensor] = []
+        weights, biases = [], []
         for k in reversed(range(exits - 1)):
-            here = costs[k][:, None]
-            gain = cross_fit(inputs[k], stopped_quality - smooth[k], folds, CORE, _doubt(inputs[k]))
-            extra = cross_fit(inputs[k], stopped_cost - here, folds, CORE)
-            weights.insert(0, torch.cat([gain.weight, extra.weight], 1))
-            biases.insert(0, torch.cat([gain.bias, extra.bias]))
+            weighted = CrossFitter(inputs[k], folds, CORE, _doubt(inputs[k]))
+            worth, here = smooth(k, weighted), costs[k][:, None]
+            gain = weighted.fit(stopped_quality - worth)
+            extra = CrossFitter(inputs[k], folds, CORE).fit(stopped_cost - here)
+            weights.append(torch.cat([gain.weight, extra.weight], 1))
+            biases.append(torch.cat([gain.bias, extra.bias]))
             price = self._price(k, gain.out_of_fold, extra.out_of_fold)
             scores[k] = -price
             stops = price[:, None] <= self.prices
-            stopped_quality = torch.where(stops, smooth[k], stopped_quality)
+            stopped_quality = torch.where(stops, worth, stopped_quality)
             stopped_cost = torch.where(stops, here, stopped_cost)
         if weights:
-            self.weight, self.bias = torch.stack(weights), torch.stack(biases)
+            self.weight, self.bias = torch.stack(weights).flip(0), torch.stack(biases).flip(0)
         return scores
 
     def _price(self, k: int, gain: Tensor, extra: Tensor) -> Tensor:
         step = self.steps[k]
-        return critical_price(gain - self.prices * extra.clamp_min(float(step)), self.prices, step)
+        return critical_price(gain - self.prices * torch.maximum(extra, step), self.prices, step)
 
     def _switched(self, scores: Tensor, evidence: Evidence) -> Tensor:
         """Replaces scores above the switch by the order of the chosen confidence, above it too."""
@@ -234,28 +238,3 @@ def critical_price(gains: Tensor, prices: Tensor, step: Tensor) -> Tensor:
 def _doubt(inputs: Tensor) -> Tensor:
     """`[N]`: what the gain of going on and its variance are roughly proportional to."""
     return inputs[:, 0] + 0.01
-
-
-def _smoothed(inputs: list[Tensor], quality: Tensor, folds: Tensor) -> Tensor:
-    """`[E, N]`: half the quality, half its out-of-fold prediction; less variance, little bias."""
-    best = quality.max()
-    fits: list[CrossFit] = [
-        cross_fit(x, (best - q)[:, None], folds, CORE, _doubt(x))
-        for x, q in zip(inputs, quality, strict=True)
-    ]
-    predicted = torch.stack([best - fit.out_of_fold[:, 0] for fit in fits])
-    return 0.5 * quality + 0.5 * predicted
-
-
-def _all_inputs(evidence: Evidence) -> list[Tensor]:
-    state, inputs = None, []
-    for k in range(len(evidence.log_probs)):
-        shown, state = exit_inputs(k, evidence.at(k), state)
-        inputs.append(shown)
-    return inputs
-
-
-def _price_grid(quality: Tensor, mean_costs: Tensor) -> Tensor:
-    span = float(mean_costs[-1] - mean_costs[0]) or float(mean_costs[-1])
-    worth = float(quality.max() - quality.min()) or 1.0
-    return torch.tensor(_PRICES) * worth / span

@@ -47,43 +47,32 @@ class ExitOutputs:
     def __post_init__(self) -> None:
         """Checks every field against the others."""
         answers = self._answers
-        _require(
-            answers.dim() == 3, f"logits must be [exits, samples, classes], got {_shape(answers)}"
-        )
-        exits, samples, _ = answers.shape
+        shape = tuple(answers.shape)
+        _require(answers.dim() == 3, f"logits must be [exits, samples, classes], got {shape}")
+        exits, samples, _ = shape
         _require(samples > 0, "logits hold no sample")
         _require(self.num_classes >= 2, "logits need at least 2 classes")
         _require(bool(torch.isfinite(answers).all()), "logits hold NaN or infinity")
         check_costs(self.costs, exits, samples)
         if self.labels is not None:
-            labels = self.labels
-            _require(
-                labels.shape == (samples,), f"labels must be [{samples}], got {_shape(labels)}"
-            )
+            labels, largest = self.labels, self.num_classes - 1
+            shape = tuple(labels.shape)
+            _require(shape == (samples,), f"labels must be [{samples}], got {shape}")
             _require(labels.dtype == torch.int64, f"labels must be int64, got {labels.dtype}")
-            inside = bool((labels >= 0).all() and (labels < self.num_classes).all())
-            _require(
-                inside,
-                f"labels must lie in [0, {self.num_classes - 1}], got values from "
-                f"{int(labels.min())} to {int(labels.max())}",
-            )
+            low, high = int(labels.min()), int(labels.max())
+            inside = 0 <= low <= high <= largest
+            _require(inside, f"labels must lie in [0, {largest}], got values from {low} to {high}")
         if self.quality is not None:
-            shape = _shape(self.quality)
-            _require(
-                shape == (exits, samples), f"quality must be [{exits}, {samples}], got {shape}"
-            )
+            shape = tuple(self.quality.shape)
+            _require(shape == (exits, samples), f"quality must be {[exits, samples]}, got {shape}")
             _require(bool(torch.isfinite(self.quality).all()), "quality holds NaN or infinity")
-        leading_shapes = {
-            "ids": (samples,),
-            "features": (exits, samples),
-            "confusion": (exits, samples),
-        }
-        for name, leading in leading_shapes.items():
+        for name, leading in (("ids", 1), ("features", 2), ("confusion", 2)):
             value = getattr(self, name)
             if value is not None:
+                wanted, shape = (exits, samples)[-leading:], tuple(value.shape)
                 _require(
-                    value.shape[: len(leading)] == leading,
-                    f"{name} must begin with the shape {list(leading)}, got {_shape(value)}",
+                    shape[:leading] == wanted,
+                    f"{name} must begin with the shape {list(wanted)}, got {shape}",
                 )
 
     @property
@@ -113,11 +102,7 @@ class ExitOutputs:
         return Evidence.from_pooled(self._answers)
 
     def answer_quality(self) -> Tensor:
-        """Quality of each exit's answer, `[E, N]` float32.
-
-        Raises:
-            ValueError: If there are neither labels nor qualities.
-        """
+        """Quality of each exit's answer, `[E, N]` float32; needs labels or `quality`."""
         if self.quality is not None:
             return self.quality.float()
         if self.labels is None or self.logits is None:
@@ -125,20 +110,13 @@ class ExitOutputs:
         return (self.logits.argmax(-1) == self.labels).float()
 
     def select(self, index: Tensor) -> "ExitOutputs":
-        """The outputs of some samples.
-
-        Args:
-            index: Positions `[n]` (int64) or a mask `[N]`.
-        """
-        changed: dict[str, Any] = {}
-        for name in ("logits", "pooled", "quality", "features", "confusion"):
-            value = getattr(self, name)
-            changed[name] = None if value is None else value[:, index]
-        for name in ("labels", "ids"):
-            value = getattr(self, name)
-            changed[name] = None if value is None else value[index]
-        if self.costs.dim() == 2:
-            changed["costs"] = self.costs[:, index]
+        """The outputs of the samples at positions `[n]` (int64) or under a mask `[N]`."""
+        fields = {name: getattr(self, name) for name in FIELDS}
+        changed: dict[str, Any] = {
+            name: value[index] if name in ("labels", "ids") else value[:, index]
+            for name, value in fields.items()
+            if value is not None and not (name == "costs" and value.dim() == 1)
+        }
         return replace(self, **changed)
 
     @property
@@ -156,7 +134,8 @@ def check_costs(costs: Tensor, exits: int, samples: int | None = None) -> None:
             to the next.
     """
     shapes = [(exits,)] if samples is None else [(exits,), (exits, samples)]
-    _require(_shape(costs) in shapes, f"costs must be one per exit, {shapes}, got {_shape(costs)}")
+    shape = tuple(costs.shape)
+    _require(shape in shapes, f"costs must be one per exit, {shapes}, got {shape}")
     _require(costs.is_floating_point(), f"costs must be floating point, got {costs.dtype}")
     _require(
         bool(torch.isfinite(costs).all() and (costs > 0).all()), "costs must be positive and finite"
@@ -166,10 +145,6 @@ def check_costs(costs: Tensor, exits: int, samples: int | None = None) -> None:
         "costs must be cumulative: they may not fall from one exit to the next"
         + (f", got {costs.tolist()}" if costs.dim() == 1 else ""),
     )
-
-
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(tensor.shape)
 
 
 def _require(condition: bool, message: str) -> None:

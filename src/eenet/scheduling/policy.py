@@ -18,6 +18,9 @@ from eenet.scheduling.thresholds import (
     tilt,
 )
 
+_BLOCK = 16384
+"""Samples scored at a time: what lies in between stays in the processor's cache."""
+
 
 class Scorer(Protocol):
     """Scores samples exit by exit; it cannot look ahead, since later exits are never shown."""
@@ -38,11 +41,14 @@ class Scorer(Protocol):
 
 def score_exits(scorer: Scorer, evidence: Evidence) -> Tensor:
     """Scores `[E, N]` of all samples at all exits, given the evidence of all exits."""
-    state, scores = None, []
-    for k in range(len(evidence.log_probs)):
-        score, state = scorer.step(k, evidence.at(k), state)
-        scores.append(score)
-    return torch.stack(scores)
+    blocks = []
+    for block in zip(*(torch.split(field, _BLOCK, 1) for field in evidence), strict=True):
+        state, scores = None, []
+        for k in range(len(block[0])):
+            score, state = scorer.step(k, Evidence(*block).at(k), state)
+            scores.append(score)
+        blocks.append(torch.stack(scores))
+    return torch.cat(blocks, 1)
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,10 @@ class Rule:
 
 
 class Policy(nn.Module, ABC):
-    """Decides where samples leave, at any budget.
+    """Decides where samples leave: `fit` learns and calibrates, `at(budget)` gives a `Rule`.
 
-    `fit` learns and calibrates; `at(budget)` then gives the `Rule` of a budget. The budget is an
-    argument of evaluation, not part of what was learned, unless a policy's own loss holds it.
-    Scores of the calibration samples are kept as buffers, so that a saved policy can serve new
-    budgets, and `calibrate` needs no labels.
+    The budget is an argument of evaluation, unless a policy's own loss holds it. Scores of the
+    calibration samples are kept as buffers, so that a saved policy serves new budgets.
     """
 
     label: str
@@ -93,21 +97,15 @@ class Policy(nn.Module, ABC):
 
     def calibrate(self, outputs: ExitOutputs) -> Self:
         """Takes scores and costs of these samples, labelled or not, to set thresholds by."""
-        self.calibration_scores = _finite(self, score_exits(self.scorer(), outputs.evidence()))
-        self.calibration_costs = outputs.costs
+        scores = score_exits(self, outputs.evidence())  # type: ignore[arg-type]
+        if not torch.isfinite(scores).all():
+            raise ValueError(f"{self.label}: the scores hold NaN or infinity")
+        self.calibration_scores, self.calibration_costs = scores, outputs.costs
         return self
-
-    def scorer(self) -> Scorer:
-        """The scorer whose scores are calibrated; the policy itself by default."""
-        return self  # type: ignore[return-value]
 
     @abstractmethod
     def at(self, budget: float) -> Rule:
-        """The rule that meets an average cost of `budget`, in the unit of the costs.
-
-        Raises:
-            ValueError: If no exit distribution costs that.
-        """
+        """The rule that meets an average cost of `budget`, in the unit of the costs."""
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -139,10 +137,7 @@ def rule_for(scorer: Scorer, scores: Tensor, costs: Tensor, shares: Tensor, budg
         scores: `[E, N]` of the calibration samples.
         costs: `[E]` or `[E, N]`.
         shares: `[E]`, the exit distribution to start from.
-        budget: Average cost to meet, in the unit of `costs`.
-
-    Raises:
-        ValueError: If the policy was not calibrated, or the budget is out of range.
+        budget: Average cost to meet, in the unit of `costs`; checked.
     """
     if not scores.numel():
         raise ValueError("this policy was not fitted yet: call fit or calibrate first")
@@ -160,15 +155,5 @@ def rule_for(scorer: Scorer, scores: Tensor, costs: Tensor, shares: Tensor, budg
 
     solution = thresholds(solve_budget(cost, budget))
     spent = at_exits(costs, first_exit(scores, solution)).double()
-    return Rule(scorer, solution, float(spent.mean()), standard_error(spent))
-
-
-def standard_error(values: Tensor) -> float:
-    """Standard error of the mean of `values` `[N]`."""
-    return float(values.std(correction=0) / len(values) ** 0.5)
-
-
-def _finite(policy: Policy, scores: Tensor) -> Tensor:
-    if not torch.isfinite(scores).all():
-        raise ValueError(f"{policy.label}: the scores hold NaN or infinity")
-    return scores
+    error = spent.std(correction=0) / len(spent) ** 0.5
+    return Rule(scorer, solution, float(spent.mean()), float(error))

@@ -20,51 +20,61 @@ class CrossFit(NamedTuple):
     """`[P]`; the prediction is `scale * (inputs @ weight + bias)`."""
 
 
-def cross_fit(
-    inputs: Tensor, targets: Tensor, folds: Tensor, spared: int, scale: Tensor | None = None
-) -> CrossFit:
-    """Fits P ridge regressions on all but one fold each time; float32 out, float64 inside.
-
-    Each target takes the largest penalty whose squared error out of fold is within one standard
-    error of the least (Breiman et al. 1984, section 3.4.3). The first `spared` inputs are hardly
-    penalised, so the largest penalty falls back on a function of those alone.
+class CrossFitter:
+    """Ridge regressions on the same inputs, on all but one fold each time; float64 inside.
 
     Args:
         inputs: `[N, D]`; constant ones are ignored.
-        targets: `[N, P]`.
         folds: `[N]` int64, the fold of each sample; every fold from 0 to the largest has some.
-        spared: Number of leading inputs with a small penalty.
+        spared: Number of leading inputs with a small penalty, the largest one included, which
+            thus falls back on a function of those alone.
         scale: `[N]`, positive: what the mean and the variance of the targets are proportional to
             (weighted least squares with weights 1 / scale); 1 by default.
     """
-    x, y = inputs.double(), targets.double()
-    root = torch.ones_like(x[:, :1]) if scale is None else scale.double()[:, None].sqrt()
-    mean, spread = x.mean(0), x.std(0)
-    unit = torch.where(spread > 1e-6, 1 / spread.clamp_min(1e-6), 0.0)
-    x = root * torch.cat([torch.ones_like(root), (x - mean) * unit], 1)
-    y = y / root
-    members = [folds == f for f in range(int(folds.max()) + 1)]
-    gram = torch.stack([x[m].T @ x[m] for m in members])
-    moment = torch.stack([x[m].T @ y[m] for m in members])
-    penalty = torch.tensor(PENALTIES, dtype=x.dtype)[:, None].repeat(1, x.shape[1])
-    penalty[:, 1 : 1 + spared] = PENALTIES[1]
-    penalty[:, 0] = 1e-9
-    fits = torch.linalg.solve(
-        (gram.sum(0) - gram) + torch.diag_embed(penalty * root.square().sum())[:, None],
-        moment.sum(0) - moment,
-    )  # [penalties, folds, 1 + D, P]
-    predicted = torch.empty(len(PENALTIES), *y.shape, dtype=y.dtype)
-    for f, m in enumerate(members):
-        predicted[:, m] = x[m] @ fits[:, f]
-    chosen = _choose((predicted - y).square())
-    each = torch.arange(y.shape[1])
-    fit = fits.mean(1)[chosen, :, each].T
-    weight = fit[1:] * unit[:, None]
-    return CrossFit(
-        (predicted[chosen, :, each].T * root).float(),
-        weight.float(),
-        (fit[0] - mean @ weight).float(),
-    )
+
+    def __init__(
+        self, inputs: Tensor, folds: Tensor, spared: int, scale: Tensor | None = None
+    ) -> None:
+        self._order = folds.argsort(stable=True)
+        self._sizes = folds.bincount().tolist()
+        x = inputs[self._order].double()
+        root = torch.ones_like(x[:, :1]) if scale is None else scale[self._order, None].double()
+        self._root = root.sqrt_()
+        self._mean, spread = x.mean(0), x.std(0)
+        self._unit = torch.where(spread > 1e-6, 1 / spread.clamp_min(1e-6), 0.0)
+        x.sub_(self._mean).mul_(self._unit).mul_(root)
+        self._parts = torch.split(torch.cat([root, x], 1), self._sizes)
+        gram = torch.stack([part.T @ part for part in self._parts])
+        penalty = torch.tensor(PENALTIES, dtype=x.dtype)[:, None].repeat(1, gram.shape[1])
+        penalty[:, 1 : 1 + spared] = PENALTIES[1]
+        penalty[:, 0] = 1e-9
+        penalty *= root.square().sum()
+        self._factors = torch.linalg.lu_factor(
+            (gram.sum(0) - gram) + torch.diag_embed(penalty)[:, None]
+        )  # [penalties, folds, 1 + D, 1 + D]
+
+    def fit(self, targets: Tensor) -> CrossFit:
+        """Fits targets `[N, P]`; float32 out.
+
+        Each takes the largest penalty whose squared error out of fold is within one standard
+        error of the least (Breiman et al. 1984, section 3.4.3).
+        """
+        y = targets[self._order].double() / self._root
+        pairs = zip(self._parts, torch.split(y, self._sizes), strict=True)
+        moment = torch.stack([part.T @ target for part, target in pairs])
+        fits = torch.linalg.lu_solve(
+            *self._factors, (moment.sum(0) - moment).expand(len(PENALTIES), -1, -1, -1)
+        )
+        parts = [part @ fits[:, f] for f, part in enumerate(self._parts)]
+        predicted = torch.cat(parts, 1)  # [penalties, N, P]
+        chosen = _choose((predicted - y).square_())
+        each = torch.arange(y.shape[1])
+        fit = fits.mean(1)[chosen, :, each].T
+        weight = fit[1:] * self._unit[:, None]
+        out_of_fold = torch.empty_like(targets, dtype=torch.float32)
+        out_of_fold[self._order] = (predicted[chosen, :, each].T * self._root).float()
+        bias = fit[0] - self._mean @ weight
+        return CrossFit(out_of_fold, weight.float(), bias.float())
 
 
 def _choose(errors: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def first_exit(scores: Tensor, thresholds: Tensor) -> Tensor:
-    """Where each sample leaves: the first exit whose threshold its score reaches.
+    """Where each sample leaves: the first exit whose threshold its score reaches, or the last.
 
     Args:
         scores: `[E, N]`.
-        thresholds: `[E]`; the last one does not count, whoever gets there leaves.
+        thresholds: `[E]`.
 
     Returns:
         Exits `[N]`, int64, from 0.
@@ -27,10 +27,7 @@ def at_exits(values: Tensor, exits: Tensor) -> Tensor:
 
     Args:
         values: `[E]`, or `[E, N]` where they depend on the sample.
-        exits: `[N]` or `[M, N]`, int64.
-
-    Returns:
-        Values of the shape of `exits`.
+        exits: `[N]` or `[M, N]`, int64; the result has this shape.
     """
     if values.dim() == 1:
         return values[exits]
@@ -46,9 +43,6 @@ def tilt(shares: Tensor, strength: float) -> Tensor:
     Args:
         shares: `[E]`, non-negative, not all zero.
         strength: `log rho`; negative moves towards early exits.
-
-    Returns:
-        `[E]`, summing to 1.
     """
     steps = torch.arange(len(shares), dtype=torch.float64)
     return torch.softmax(shares.double().log() + strength * steps, dim=0)
@@ -98,15 +92,7 @@ def _cut(scores: Tensor, count: int) -> float:
 
 
 def solve_budget(cost: Callable[[float], float], budget: float) -> float:
-    """The strength at which a cost that rises with it meets the budget, by bisection.
-
-    Args:
-        cost: Maps a strength to the average cost, non-decreasing.
-        budget: Wanted cost.
-
-    Returns:
-        The largest strength found with `cost(strength) <= budget`.
-    """
+    """The largest strength, by bisection, whose non-decreasing `cost` is within the budget."""
     low, high = -60.0, 60.0
     for _ in range(50):
         middle = 0.5 * (low + high)
@@ -118,11 +104,7 @@ def solve_budget(cost: Callable[[float], float], budget: float) -> float:
 
 
 def check_budget(budget: float, costs: Tensor) -> float:
-    """Checks that a budget can be met and spent.
-
-    Args:
-        budget: Average cost per sample, in the unit of `costs`.
-        costs: Average cost of each exit `[E]`.
+    """Checks that an average cost per sample can be met and spent by exits of costs `[E]`.
 
     Returns:
         The budget, moved into the range where it lies outside by no more than rounding.

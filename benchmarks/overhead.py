@@ -1,0 +1,93 @@
+"""The scheduler's share of the full network's time (b), and peak memory (e).
+
+(b) is what the runtime does at all exits besides running the network: evidence, score, comparison,
+for a batch that stays to the end. (e) is the peak of what the runtime allocates over that of the
+full network on the same batch: on a GPU as torch counts it, on a CPU as the growth of the peak of
+resident memory in a process of its own.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+import torch
+from common import conditions, cut, interleaved, load, parser, table
+
+
+def scheduler(predictor, logits):
+    memory = []
+    for k, decisions in enumerate(predictor._decisions[predictor.rule.scorer]):
+        quick = len(logits[k]) == 1 and logits[k].is_cpu
+        decide = decisions.quick if quick else decisions
+        stays, *memory = decide(logits[k], predictor._thresholds[k], *memory)
+        stays.nonzero()
+
+
+def peak(arguments) -> float:
+    """Megabytes that one way of answering adds, in this process."""
+    predictor, x, y = load(arguments)
+    size = arguments.batch_sizes[-1]
+    (batch,) = cut(x, min(size, len(y)), size)
+
+    def answer():
+        if arguments.peak == "full":
+            with torch.inference_mode():
+                predictor.net(batch)
+        else:
+            predictor.predict(batch)
+
+    if predictor.device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        answer()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading the data
+    before = resident("VmRSS")
+    answer()
+    return resident("VmHWM") - before
+
+
+def resident(field) -> float:
+    """Megabytes of resident memory now (VmRSS) or at its peak (VmHWM); Linux only."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{field}:")[2].split()[0]) / 2**10
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 256])
+    options.add_argument("--peak", choices=["full", "adaptive"], help="used by the script itself")
+    arguments = options.parse_args()
+    if arguments.peak:
+        print(peak(arguments))
+        return
+    predictor, x, y = load(arguments)
+    conditions(arguments, predictor)
+    rows = []
+    for size in arguments.batch_sizes:
+        (batch, *_) = cut(x, len(y), size)
+        with torch.inference_mode():
+            logits = list(predictor.net(batch))
+            times = interleaved(
+                max(arguments.rounds, 200 // size),
+                full=lambda b=batch: predictor.net(b),
+                scheduler=lambda z=logits: scheduler(predictor, z),
+            )
+        full, spent = (1e3 * median(times[name]) for name in ("full", "scheduler"))
+        rows.append([size, full, spent, f"{100 * spent / full:.2f} %"])
+    table(["batch", "full network ms", "scheduler ms, all exits", "share"], rows)
+    peaks = {}
+    for name in ("full", "adaptive"):
+        command = [sys.executable, *sys.argv, "--peak", name]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        peaks[name] = float(output.split()[-1])
+    print()
+    table(
+        ["batch", "full network MB", "adaptive MB", "ratio"],
+        [[arguments.batch_sizes[-1], *peaks.values(), peaks["adaptive"] / peaks["full"]]],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,9 @@
+#!/bin/bash
+# One trial of a sweep: policies on the exit outputs of a finished pipeline, in a folder of its own.
+#   bash experiments/sweeps/trial.sh RUN_DIR [flags of stage 2]
+# The network is not trained again. Flags come last, so that they win over the run's config.
+set -euo pipefail
+run=$1
+shift
+python -m eenet.stage --config "$run/stage2/config.yaml" \
+    --trainer.default_root_dir "$run/sweep/${WANDB_RUN_ID:-local}" "$@"

@@ -1,0 +1,303 @@
+"""`eenet compare`: every policy at many budgets, seeds and networks, from exit outputs alone."""
+
+import json
+import logging
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from eenet import metrics as m
+from eenet import scheduling as s
+from eenet.data.outputs import OutputsData, load_outputs
+from eenet.files import write_text
+from eenet.modules.optim import WarmupCosine
+from eenet.modules.scheduler import SchedulerModule
+from eenet.report.comparison import comparison_table, plot_comparison
+from eenet.report.plot import save_figure
+from eenet.report.table import Row, to_csv
+from eenet.scheduling.learned import LearnedPolicy
+from eenet.scheduling.thresholds import at_exits
+
+HEURISTICS = (s.MaxProbability, s.Margin, s.Entropy, s.Temperature, s.Vote, s.Patience)
+"""What leaves without learning where to; no seed changes them."""
+POLICIES: dict[str, tuple[Any, dict[str, Any]]] = {
+    **{kind.label: (kind, {}) for kind in (s.EENetPlus, s.EENet, s.LearnedStopping)},
+    **{kind.label: (kind, {}) for kind in (s.JointGates, *HEURISTICS, s.Random)},
+    "eenet+ no ceiling": (s.EENetPlus, {"ceiling": False}),
+    "eenet no weights": (s.EENet, {"weight_scores": False}),
+    "eenet no vote": (s.EENet, {"vote": False}),
+    "eenet no past": (s.EENet, {"past_scores": False}),
+    "eenet geometric": (s.EENet, {"exit_distribution": "geometric"}),
+}
+"""By label: class and settings. Ablations, with settings, are compared on demand."""
+TOLERANCE = 0.002
+"""Quality below the full network's that counts as full."""
+
+
+class Source(NamedTuple):
+    """Exit outputs of one network: what to fit and to report on, and what is optimised."""
+
+    val: str
+    test: str | None
+    cost_matrix: list[list[float]] | None
+
+    def load(self) -> tuple[s.ExitOutputs, s.ExitOutputs]:
+        """Outputs to fit on and to report on: without `test` the halves of `val`."""
+        fit = self._read(self.val)
+        if self.test is not None:
+            return fit, self._read(self.test)
+        order = torch.randperm(fit.num_samples, generator=torch.Generator().manual_seed(0))
+        first, second = order.chunk(2)
+        return fit.select(first), fit.select(second)
+
+    def _read(self, path: str) -> s.ExitOutputs:
+        outputs = load_outputs(path)
+        if self.cost_matrix is None:
+            return outputs
+        if outputs.labels is None:
+            raise ValueError(f"cost_matrix: {path} holds no labels")
+        matrix, answers = torch.tensor(self.cost_matrix), outputs.evidence().prediction
+        return replace(outputs, quality=s.cost_matrix_quality(answers, outputs.labels, matrix))
+
+
+def fit_policies(
+    policies: list[s.Policy], outputs: s.ExitOutputs, budgets: list[float], seed: int, epochs: int
+) -> None:
+    """Fits policies in place as stage 2 does, with the settings of the shipped recipes.
+
+    Args:
+        policies: With labels of their own.
+        outputs: Labelled outputs.
+        budgets: In the unit of the costs, increasing.
+        seed: Seed of initial parameters, batches and the 20 % held out to choose the best epoch.
+        epochs: Of those that learn by gradient descent.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    torch.manual_seed(seed)
+    data = OutputsData(split_seed=seed)
+    data._loaded["fit"] = outputs
+    schedule = partial(WarmupCosine, warmup=0.05)
+    module = SchedulerModule(policies, budgets, "cost", lr_scheduler=schedule)
+    learns = any(isinstance(policy, LearnedPolicy) for policy in policies)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        barebones=True,
+        max_epochs=epochs if learns else 1,
+        check_val_every_n_epoch=5,
+    )
+    trainer.fit(module, data)
+
+
+def decide(
+    source: Source, network: int, budgets: list[float], labels: list[str], seed: int
+) -> list[tuple[str, int, Any]]:
+    """Fits policies on a network's outputs and decides for its test samples.
+
+    Returns:
+        Label, network, and exits `[M + 2, N]` as uint8 numpy, of each policy. Around the budgets,
+        which are fractions, stand those that the first and the last exit cost.
+    """
+    torch.set_num_threads(1)
+    fit, test = source.load()
+    costs, evidence = fit.mean_costs.double(), test.evidence()
+    given = [float(costs[0]), *(float(b * costs[-1]) for b in budgets), float(costs[-1])]
+    policies = []
+    for label in labels:
+        kind, settings = POLICIES[label]
+        seeded = {"seed": seed} if kind in (s.EENetPlus, s.Random) else {}
+        policies.append(kind(**settings, **seeded))
+        policies[-1].label = label
+    fit_policies(policies, fit, given, seed, epochs=100)
+    exits = [torch.stack([p.at(b).decide(evidence) for b in given]) for p in policies]
+    return [(label, network, e.byte().numpy()) for label, e in zip(labels, exits, strict=True)]
+
+
+def compare(
+    sources: Sequence[Source],
+    budgets: int | list[float] = 16,
+    seeds: int = 5,
+    policies: list[str] | None = None,
+    reference: str = "eenet+",
+    jobs: int = 1,
+) -> dict[str, Any]:
+    """Fits and evaluates policies on each network's outputs, and compares them at equal cost.
+
+    Args:
+        sources: One for each network; they share their test samples and number of exits.
+        budgets: Fractions of the full network's cost, or how many of them, evenly spaced from 1.1
+            times the first exit's cost to 0.95.
+        seeds: Number of seeds of the policies that have any chance in them.
+        policies: Labels out of `POLICIES`; by default all but the ablations.
+        reference: The policy that the others are subtracted from.
+        jobs: Number of processes, of one thread each.
+
+    Returns:
+        "policies" (a row for each), "rows" (one for each at each budget), "bounds" (curves), and
+        what the table and the figure need besides. Costs are fractions of the full network's.
+
+    Raises:
+        ValueError: If a policy is unknown or the networks do not share their test samples.
+    """
+    default = [label for label, (_, settings) in POLICIES.items() if not settings]
+    labels = list(dict.fromkeys([reference, *(policies or default), "random"]))
+    if unknown := sorted(set(labels) - set(POLICIES)):
+        raise ValueError(f"policies: no {unknown}; there are {', '.join(POLICIES)}")
+    known = [label for label in labels if POLICIES[label][0] in HEURISTICS]
+    pairs = [source.load() for source in sources]
+    tests = [test for _, test in pairs]
+    costs = [(test.costs / test.mean_costs[-1]).double() for test in tests]
+    quality = [test.answer_quality().double() for test in tests]
+    samples = [None if test.labels is None else test.labels.tolist() for test in tests]
+    if any(x != samples[0] for x in samples) or len({len(c) for c in costs}) > 1:
+        raise ValueError("runs: give networks that share their test samples and number of exits")
+    start = max(float(o.mean_costs[0] / o.mean_costs[-1]) for pair in pairs for o in pair)
+    if isinstance(budgets, int):
+        budgets = torch.linspace(1.1 * start, 0.95, budgets).tolist()
+    ends = [start, *budgets, 1.0]
+    if ends != sorted(set(ends)):
+        raise ValueError(f"budgets={budgets} must rise between {start:.3f}, the first exit, and 1")
+    by_chance = [label for label in labels if label not in known]
+    tasks = [
+        (source, n, budgets, by_chance if seed else labels, seed)
+        for seed in range(seeds)
+        for n, source in enumerate(sources)
+    ]
+    exits = defaultdict(list)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        results = (map if jobs == 1 else pool.map)(decide, *zip(*tasks, strict=True))
+        for result in track(results, "comparing", len(tasks), console=Console(stderr=True)):
+            for label, network, decided in result:
+                exits[label].append((network, torch.from_numpy(decided).long()))
+
+    at, grid = torch.tensor(budgets), torch.linspace(start, 1, 401, dtype=torch.float64)
+    full = sum(float(q[-1].mean()) for q in quality) / len(tests)
+    measured = {label: _measure(exits[label], costs, quality, at, grid) for label in labels}
+    best = max(known, key=lambda label: float(measured[label]["areas"].mean()), default="random")
+    floor, heuristic = (measured[x]["areas"].mean() for x in ("random", best))
+    rows: list[Row] = []
+    summary: list[Row] = []
+    for label, own in measured.items():
+        lead = m.paired_difference(measured[reference]["samples"], own["samples"])
+        columns = {
+            "budget": at,
+            "quality": own["quality"].mean(0),
+            "quality_sd": _deviation(own["quality"]),
+            "used": own["used"].mean(0),
+            "lead": lead.mean,
+            "lead_low": lead.low,
+            "lead_high": lead.high,
+        }
+        values = zip(*(column.tolist() for column in columns.values()), strict=True)
+        rows += [{"policy": label, **dict(zip(columns, v, strict=True))} for v in values]
+        numbers = {
+            "area": own["areas"].mean(),
+            "area_sd": _deviation(own["areas"]),
+            "share_closed": m.share_closed(own["areas"].mean(), floor, heuristic),
+            "cost_of_full": m.budget_at(grid, own["curve"], torch.tensor([full - TOLERANCE])),
+            "ahead": (lead.low > 0).sum(),
+            "behind": (lead.high < 0).sum(),
+        }
+        plain = {name: x.item() if x.isfinite() else None for name, x in numbers.items()}
+        summary.append({"policy": label} | plain)
+
+    def mean(curves: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
+        found: list[float] = torch.stack([m.quality_at(*c, grid) for c in curves]).mean(0).tolist()
+        return found
+
+    lower, upper = zip(*(m.stopping_curves(test) for test in tests), strict=True)
+    summary.sort(key=lambda row: -row["area"])
+    return {
+        "samples": len(quality[0][0]),
+        "networks": len(tests),
+        "full_quality": full,
+        "reference": reference,
+        "best_heuristic": best,
+        "heuristics": known,
+        "policies": summary,
+        "rows": rows,
+        "bounds": {
+            "cost": grid.tolist(),
+            "oracle": mean([m.oracle_curve(*pair) for pair in zip(costs, quality, strict=True)]),
+            "mixture": mean([m.mixture_curve(*pair) for pair in zip(costs, quality, strict=True)]),
+            "stopping_low": mean(lower),
+            "stopping_high": mean(upper),
+        },
+        "exit_costs": torch.stack([c.reshape(len(c), -1).mean(1) for c in costs]).mean(0).tolist(),
+        "exit_quality": torch.stack([q.mean(1) for q in quality]).mean(0).tolist(),
+    }
+
+
+def _measure(
+    runs: list[tuple[int, Tensor]],
+    costs: list[Tensor],
+    quality: list[Tensor],
+    at: Tensor,
+    grid: Tensor,
+) -> dict[str, Tensor]:
+    """What R runs reach at B equal costs on N samples: "areas" `[R]`, "quality" and cost "used"
+    where the budget was asked for `[R, B]`, "samples" `[B, N]` and "curve" on the grid, both means.
+    """  # noqa: D205
+    used = [at_exits(costs[n], exits).mean(1) for n, exits in runs]
+    reached = [at_exits(quality[n], exits) for n, exits in runs]
+    equal = torch.stack([m.quality_at(*pair, at) for pair in zip(used, reached, strict=True)])
+    curves = [(cost, samples.mean(1)) for cost, samples in zip(used, reached, strict=True)]
+    return {
+        "areas": torch.tensor([m.area(*curve, float(at[0]), float(at[-1])) for curve in curves]),
+        "quality": equal.mean(2),
+        "used": torch.stack(used)[:, 1:-1],
+        "samples": equal.mean(0),
+        "curve": torch.stack([m.quality_at(*curve, grid) for curve in curves]).mean(0),
+    }
+
+
+def _deviation(runs: Tensor) -> Tensor:
+    return runs.std(0, correction=min(1, len(runs) - 1))
+
+
+def main(args: list[str]) -> None:
+    """Runs `eenet compare`: writes compare.csv, .json, .png and .svg, and prints the table."""
+    parser = ArgumentParser(
+        prog="eenet compare",
+        description="Compare exit policies at many budgets, from exit outputs alone.",
+    )
+    add = parser.add_argument
+    add("runs", nargs="*", help="Run folders of `eenet pipeline`; several are network seeds.")
+    add("--val", type=str, help="File of exit outputs to fit on, in place of run folders.")
+    add("--test", type=str, help="File of exit outputs to report on.")
+    add("--split", type=bool, default=False, help="Fit on half of val, report on the other half.")
+    add("--cost_matrix", type=list[list[float]] | None, help="Cost of answering a where y is true.")
+    add("--output", type=str, default="runs/compare", help="Folder of what is written.")
+    parser.add_function_arguments(compare, skip={"sources", "jobs"})
+    add("--jobs", type=int, default=os.cpu_count(), help="Number of processes.")
+    given = parser.parse_args(args)
+    folders = [f"{run}/stage1/outputs" for run in given.runs]
+    files = [(f"{folder}/val.safetensors", f"{folder}/test.safetensors") for folder in folders]
+    files += [(given.val, given.test)] if given.val else []
+    if not files or (given.val and (given.runs or not (given.test or given.split))):
+        raise ValueError("runs: give run folders, or --val FILE with --test FILE or --split true")
+    sources = [Source(v, None if given.split else t, given.cost_matrix) for v, t in files]
+    names = ("budgets", "seeds", "policies", "reference", "jobs")
+    found = compare(sources, **{name: given[name] for name in names})
+    folder = Path(given.output)
+    write_text(folder / "compare.csv", to_csv(found["rows"]))
+    write_text(folder / "compare.json", json.dumps(found | {"sources": sources}, indent=1) + "\n")
+    for ending in ("png", "svg"):
+        save_figure(plot_comparison(found), folder / f"compare.{ending}")
+    Console().print(comparison_table(found))
+    print(f"Written: compare.csv, .json, .png and .svg in {folder}")

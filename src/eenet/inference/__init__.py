@@ -1,0 +1,5 @@
+"""The adaptive runtime: samples leave a network early, and the computation with them."""
+
+from eenet.inference.predictor import AdaptivePredictor, Answers, Report
+
+__all__ = ["AdaptivePredictor", "Answers", "Report"]

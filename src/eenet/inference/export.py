@@ -1,0 +1,154 @@
+"""Export: stages and decisions as graphs, and the loop that runs them without torch."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.utils import _pytree as pytree
+
+from eenet.extras import require
+from eenet.files import write_text
+from eenet.inference.decision import decisions
+from eenet.inference.predictor import AdaptivePredictor
+
+_Arrays = list[NDArray[Any]]
+
+
+class _Stage(nn.Module):
+    """A stage with its head on flat states: logits, then the tensors of the next state."""
+
+    def __init__(self, net: Any, k: int, spec: Any) -> None:
+        super().__init__()
+        self.net, self.k, self.spec = net, k, spec
+
+    def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
+        logits, after = self.net.step(self.k, pytree.tree_unflatten(list(state), self.spec))
+        return logits, *pytree.tree_leaves(after)
+
+
+def export(
+    predictor: AdaptivePredictor, x: Any, folder: str | Path, dynamic: Sequence[int] = (0,)
+) -> None:
+    """Writes each stage and decision as `torch.export` program and as ONNX graph.
+
+    The folder gets `stage_K.pt2`, `stage_K.onnx` (state tensors to logits and state tensors),
+    `exit_K.pt2`, `exit_K.onnx` (logits, threshold and the scorer's tensors to a mask of who stays
+    and the scorer's tensors), K from 1, and `runtime.json` with the thresholds of the predictor's
+    budget. The batch size is free. `OnnxPredictor` is the loop around them.
+
+    Args:
+        predictor: What to export, at its present budget.
+        x: Example input of two samples or more.
+        folder: Where to write.
+        dynamic: Dimensions whose sizes vary: 0, the batch, and for text 1, the tokens.
+
+    Raises:
+        ModuleNotFoundError: If the extra "export" is not installed.
+    """
+    require("onnxscript", "export")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    net, rule = predictor.net, predictor.rule
+    state, memory = net.begin(predictor._here(x)), list[Tensor]()
+    decide = decisions(rule.scorer, net.num_exits)
+    inputs = list(state) if isinstance(state, dict) else []
+    for k in range(net.num_exits):
+        leaves, spec = pytree.tree_flatten(state)
+        stage = _Stage(net, k, spec)
+        _write(stage, leaves, folder / f"stage_{k + 1}", dynamic)
+        with torch.no_grad():
+            logits, state = net.step(k, state)
+        if k + 1 < net.num_exits:
+            arguments = [logits, rule.thresholds[k], *memory]
+            _write(decide[k], arguments, folder / f"exit_{k + 1}", (0,))
+            with torch.no_grad():
+                _, *memory = decide[k](*arguments)
+    about = {"inputs": inputs, "thresholds": rule.thresholds.tolist()[:-1]}
+    about["costs"] = predictor.costs.tolist()
+    write_text(folder / "runtime.json", json.dumps(about, indent=1))
+
+
+def _write(module: nn.Module, tensors: list[Tensor], path: Path, dynamic: Sequence[int]) -> None:
+    shapes = tuple({d: Dim.DYNAMIC for d in dynamic if d < x.dim()} for x in tensors)
+    arguments = tuple(x.detach().clone() for x in tensors)
+    with torch.no_grad():
+        program = torch.export.export(
+            module.eval(), arguments, dynamic_shapes=(shapes,), strict=False
+        )
+    torch.export.save(program, f"{path}.pt2")
+    program = program.run_decompositions(
+        {torch.ops.aten.cummin.default: _running(1), torch.ops.aten.cummax.default: _running(-1)}
+    )
+    torch.onnx.export(program, f=f"{path}.onnx", dynamo=True, external_data=False, verbose=False)
+
+
+def _running(sign: int) -> Any:
+    """Running minimum (sign 1) or maximum (-1), which ONNX lacks, in terms of what it has."""
+
+    def running(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        later = torch.full((x.shape[-1],) * 2, sign * float("inf")).triu(1)
+        spread = x.unsqueeze(-2) + later
+        values = spread.amin(-1) if sign > 0 else spread.amax(-1)
+        return values, values.long()
+
+    return running
+
+
+class OnnxPredictor:
+    """The reference loop on onnxruntime: the answers of `AdaptivePredictor` without torch.
+
+    Args:
+        folder: What `export` wrote.
+        **session: Options of `onnxruntime.InferenceSession`, for example `providers`.
+
+    Raises:
+        ModuleNotFoundError: If onnxruntime is not installed.
+    """
+
+    def __init__(self, folder: str | Path, **session: Any) -> None:
+        runtime = require("onnxruntime", "export")
+        about = json.loads((Path(folder) / "runtime.json").read_text(encoding="utf-8"))
+        self.inputs: list[str] = about["inputs"]
+        self.thresholds = [np.array(t, dtype=np.float32) for t in about["thresholds"]]
+        exits = len(about["costs"])
+
+        def graphs(name: str, count: int) -> list[Any]:
+            paths = (str(Path(folder) / f"{name}_{k + 1}.onnx") for k in range(count))
+            return [runtime.InferenceSession(path, **session) for path in paths]
+
+        self.stages, self.decisions = graphs("stage", exits), graphs("exit", exits - 1)
+
+    def predict(self, x: Any) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Logits `[B, C, ...]` and exits `[B]` (from 0) of a batch.
+
+        Args:
+            x: An array, or a dict of arrays as the network takes.
+        """
+        state: _Arrays = [x[name] for name in self.inputs] if self.inputs else [x]
+        rows, memory = np.arange(len(state[0])), _Arrays()
+        exits = np.zeros(len(rows), dtype=np.int64)
+        answers: Any = None
+        for k, stage in enumerate(self.stages):
+            logits, *state = _call(stage, state)
+            answers = np.zeros((len(rows), *logits.shape[1:]), np.float32) if k == 0 else answers
+            stays = np.zeros(len(rows), dtype=bool)
+            if k < len(self.decisions):
+                stays, *memory = _call(self.decisions[k], [logits, self.thresholds[k], *memory])
+            answers[rows[~stays]], exits[rows[~stays]] = logits[~stays], k
+            rows, state, memory = rows[stays], [s[stays] for s in state], [m[stays] for m in memory]
+            if not len(rows):
+                break
+        return answers, exits
+
+
+def _call(session: Any, arrays: _Arrays) -> _Arrays:
+    """Runs a graph, which may have dropped inputs that it does not need."""
+    names = [node.name for node in session.get_inputs()]
+    result: _Arrays = session.run(None, dict(zip(names, arrays, strict=True)))
+    return result

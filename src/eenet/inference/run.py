@@ -1,0 +1,70 @@
+"""A finished run folder as a network and a policy."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+from torch import nn
+
+from eenet.models import MultiExitNetwork
+from eenet.scheduling import Policy
+
+
+def load_run(folder: str | Path, label: str | None = None) -> tuple[MultiExitNetwork, Policy, Any]:
+    """Loads what `eenet pipeline` left.
+
+    Args:
+        folder: The run folder.
+        label: Label of the policy; by default the first of the run.
+
+    Returns:
+        The network, the policy, and the unit of the run's budgets.
+
+    Raises:
+        FileNotFoundError: If the folder is not that of a finished run.
+        ValueError: If it holds no such policy, or a checkpoint does not fit its config.
+    """
+    for stage in ("stage1", "stage2"):
+        if not (Path(folder) / stage / "checkpoints" / "best.ckpt").is_file():
+            raise FileNotFoundError(
+                f"{folder} is not the folder of a finished run: {stage}/checkpoints/best.ckpt is "
+                "missing. Give the run_dir of an `eenet pipeline` that has ended."
+            )
+    stage1, stage2 = (stage_config(folder, stage)["model"]["init_args"] for stage in (1, 2))
+    net = build(MultiExitNetwork, stage1["net"])
+    _load(net, folder, 1, "net.")
+    policies = {policy.label: policy for policy in build(list[Policy], stage2["policies"])}
+    label = next(iter(policies)) if label is None else label
+    if label not in policies:
+        raise ValueError(f"policy={label!r}: {folder} holds {list(policies)}")
+    _load(policies[label], folder, 2, f"policies.{label}.")
+    return net, policies[label], stage2["budget_unit"]
+
+
+def stage_config(folder: str | Path, stage: int) -> dict[str, Any]:
+    """The resolved config of stage 1 or 2."""
+    path = Path(folder) / f"stage{stage}" / "config.yaml"
+    config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return config
+
+
+def build(kind: Any, config: Any) -> Any:
+    """What a config of `class_path` and `init_args` (or a list of them) describes."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--it", type=kind)
+    return parser.instantiate(parser.parse_object({"it": config})).it
+
+
+def _load(module: nn.Module, folder: str | Path, stage: int, prefix: str) -> None:
+    path = Path(folder) / f"stage{stage}" / "checkpoints" / "best.ckpt"
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    own = {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
+    try:
+        module.load_state_dict(own)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} does not fit stage{stage}/config.yaml, or another version of eenet wrote it; "
+            f"run that stage again. {error}"
+        ) from error

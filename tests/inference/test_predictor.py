@@ -1,0 +1,267 @@
+"""The runtime answers as the offline policy decides, whatever batch a sample comes in."""
+
+import pytest
+import torch
+from tests.conftest import make_outputs
+from torch import nn
+
+from eenet.inference import AdaptivePredictor
+from eenet.models import CifarResNet, MSDNet, MultiExitNetwork, TransformerEncoder
+from eenet.scheduling import (
+    EENet,
+    EENetPlus,
+    Entropy,
+    Evidence,
+    ExitOutputs,
+    JointGates,
+    LearnedStopping,
+    Margin,
+    MaxProbability,
+    Patience,
+    Random,
+    Temperature,
+    Vote,
+)
+from eenet.scheduling.thresholds import at_exits
+
+POLICIES = [
+    EENet,
+    EENetPlus,
+    Entropy,
+    JointGates,
+    LearnedStopping,
+    Margin,
+    MaxProbability,
+    Patience,
+    Random,
+    Temperature,
+    Vote,
+]
+
+
+class Replay(MultiExitNetwork):
+    """A network that says what was recorded: its input is the position of the sample."""
+
+    def __init__(self, logits):
+        exits = len(logits)
+        identities = [nn.Identity() for _ in range(exits)]
+        super().__init__(identities, [nn.Linear(1, 1), *identities[1:]], logits.shape[-1])
+        self.logits = logits
+        self.samples_run = [0] * exits
+
+    def step(self, k, state):
+        self.samples_run[k] += len(state)
+        return self.logits[k][state], state
+
+
+def fitted(policy, outputs, budgets=(3.0, 5.0)):
+    torch.manual_seed(0)
+    if hasattr(policy, "prepare"):
+        policy.prepare(outputs, list(budgets))
+        for parameter in policy.parameters():
+            nn.init.normal_(parameter)
+    return policy.fit(outputs)
+
+
+def replay(policy, outputs, budget=5.0, **settings):
+    settings = {"budget_unit": "cost", **settings}
+    return AdaptivePredictor(Replay(outputs.logits), policy, budget, **settings)
+
+
+@pytest.mark.parametrize("make", POLICIES)
+def test_decisions_are_those_of_the_offline_rule(make):
+    policy, outputs = fitted(make(), make_outputs(seed=0)), make_outputs(seed=1)
+    predictor = replay(policy, outputs)
+    answers = predictor.predict(torch.arange(outputs.num_samples))
+    exits = policy.at(5.0).decide(outputs.evidence())
+    assert torch.equal(answers.exits, exits)
+    assert len(exits.unique()) > 1
+    assert torch.equal(answers.costs, at_exits(outputs.costs, exits))
+    chosen = outputs.logits[exits, torch.arange(outputs.num_samples)]
+    assert torch.equal(answers.predictions, chosen.argmax(-1))
+    torch.testing.assert_close(answers.probabilities, chosen.softmax(-1))
+    still_there = [int((exits >= k).sum()) for k in range(outputs.num_exits)]
+    assert predictor.net.samples_run == still_there  # nothing was computed for those who left
+    report = predictor.report()
+    assert report.samples == outputs.num_samples
+    assert report.mean_cost == pytest.approx(float(answers.costs.mean()))
+
+
+@pytest.mark.parametrize("make", [m for m in POLICIES if m is not Random])
+@pytest.mark.parametrize("size", [1, 7])
+def test_a_decision_does_not_depend_on_the_rest_of_the_batch(make, size):
+    policy, outputs = fitted(make(), make_outputs(seed=0)), make_outputs(seed=1, samples=60)
+    predictor = replay(policy, outputs)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    found = [predictor.predict(part).exits for part in order.split(size)]
+    assert torch.equal(torch.cat(found), policy.at(5.0).decide(outputs.evidence())[order])
+
+
+def test_the_budget_changes_between_calls_and_fractions_are_of_the_full_cost():
+    policy, outputs = MaxProbability().fit(make_outputs(seed=0)), make_outputs(seed=1)
+    predictor = replay(policy, outputs, 0.5, budget_unit="fraction")
+    everything = torch.arange(outputs.num_samples)
+    for budget in (0.3, 0.8, 0.3):
+        predictor.budget = budget
+        answers = predictor.predict(everything)
+        expected = policy.at(10.0 * budget).decide(outputs.evidence())
+        assert torch.equal(answers.exits, expected)
+        assert float(answers.costs.mean()) == pytest.approx(budget, abs=0.06)
+    assert predictor.report().samples == outputs.num_samples  # since the last change
+
+
+def resnet():
+    torch.manual_seed(0)
+    return CifarResNet(depth=14, exits=[1, 3, 6], in_channels=1, widths=(4, 8, 16)).eval()
+
+
+def msdnet():
+    torch.manual_seed(0)
+    return MSDNet(
+        base=2, step=1, num_exits=3, channels=8, growth_rate=4, num_classes=10, in_channels=1
+    ).eval()
+
+
+@pytest.mark.parametrize("make", [resnet, msdnet])
+@pytest.mark.parametrize("size", [1, 16, 64])
+def test_end_to_end_only_scores_at_their_threshold_may_differ(make, size):
+    net, x = make(), torch.randn(64, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        logits = net(x).clone()
+    policy = MaxProbability().fit(ExitOutputs(costs=torch.tensor([1.0, 2.0, 3.0]), logits=logits))
+    rule = policy.at(2.0)
+    predictor = AdaptivePredictor(net, policy, 2.0, budget_unit="cost")
+    found = torch.cat([predictor.predict(part).exits for part in x.split(size)])
+    evidence = Evidence.from_logits(logits)
+    gaps = (-evidence.one_minus_max - rule.thresholds[:, None]).abs().min(0).values
+    different = found != rule.decide(evidence)
+    assert (gaps[different] < 1e-5).all()
+    assert int(different.sum()) <= 1
+
+
+def encoder():
+    pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = {"model_type": "bert", "num_hidden_layers": 3, "vocab_size": 50, "hidden_size": 32}
+    config |= {"num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 40}
+    return TransformerEncoder(config=config, exits=[1, 2, 3], num_classes=4).eval()
+
+
+def sentences(samples=24):
+    generator = torch.Generator().manual_seed(6)
+    lengths = torch.randint(3, 33, (samples,), generator=generator)
+    mask = (torch.arange(32) < lengths[:, None]).long()
+    ids = torch.randint(1, 50, (samples, 32), generator=generator) * mask
+    return {"input_ids": ids, "attention_mask": mask}, lengths
+
+
+class Widths(nn.Module):
+    """Notes how many tokens wide each batch is that a stage gets."""
+
+    def __init__(self, stage):
+        super().__init__()
+        self.stage, self.widths = stage, []
+
+    def forward(self, state):
+        self.widths.append(state[0].shape[1])
+        return self.stage(state)
+
+
+def test_padding_is_trimmed_as_long_sentences_leave():
+    net, (batch, lengths) = encoder(), sentences()
+    with torch.inference_mode():
+        logits = net(batch).clone()
+    policy = MaxProbability().fit(ExitOutputs(costs=torch.tensor([1.0, 2.0, 3.0]), logits=logits))
+    net.stages[1] = Widths(net.stages[1])
+    predictor = AdaptivePredictor(net, policy, 1.2, budget_unit="cost")
+    answers = predictor.predict(batch)
+    expected = policy.at(1.2).decide(Evidence.from_logits(logits))
+    assert torch.equal(answers.exits, expected)
+    chosen = logits[expected, torch.arange(len(expected))]
+    torch.testing.assert_close(answers.probabilities, chosen.softmax(-1), atol=1e-5, rtol=1e-4)
+    assert net.stages[1].widths == [int(lengths[expected > 0].max())]
+    assert net.stages[1].widths[0] < 32
+
+
+def test_images_with_a_class_for_every_pixel():
+    torch.manual_seed(0)
+    stages = [nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)]
+    net = MultiExitNetwork(stages, [nn.Conv2d(8, 5, 1), nn.Conv2d(8, 5, 1)], 5).eval()
+    x = torch.randn(12, 3, 6, 7)
+    with torch.inference_mode():
+        logits = net(x).clone()
+    probs = logits.softmax(2)
+    top = probs.topk(2, dim=2).values
+    entropy = -(probs * probs.log()).sum(2) / torch.tensor(5.0).log()
+    means = [1 - top[:, :, 0], entropy, 1 - top[:, :, 0] + top[:, :, 1]]
+    pooled = torch.cat([probs.mean((3, 4)), torch.stack([m.mean((2, 3)) for m in means], -1)], -1)
+    policy = Margin().fit(ExitOutputs(costs=torch.tensor([1.0, 3.0]), pooled=pooled))
+    predictor = AdaptivePredictor(net, policy, 2.0, budget_unit="cost")
+    answers = predictor.predict(x)
+    expected = policy.at(2.0).decide(Evidence.from_pooled(pooled))
+    assert torch.equal(answers.exits, expected)
+    assert expected.float().mean() == 0.5
+    assert torch.equal(answers.predictions, logits.argmax(2)[expected, torch.arange(12)])
+    before = policy.calibration_scores.clone()
+    predictor.recalibrate([x[:6], x[6:]])
+    torch.testing.assert_close(policy.calibration_scores, before)
+
+
+def test_a_deadline_forces_the_answer_of_the_exit_reached(monkeypatch):
+    outputs = make_outputs(seed=1)
+    predictor = replay(MaxProbability().fit(make_outputs(seed=0)), outputs, 8.0)
+    everything = torch.arange(outputs.num_samples)
+    free = predictor.predict(everything).exits
+    with pytest.raises(ValueError, match="call measure"):
+        predictor.predict(everything, deadline_ms=5.0)
+    predictor.measure(everything, batch_sizes=(1, 400), repeats=1)
+    monkeypatch.setattr(type(predictor.profile), "step_ms", lambda self, k, samples: 1e3 * k)
+    assert torch.equal(predictor.predict(everything, deadline_ms=1e6).exits, free)
+    # The third stage would take 2 s, the second 1 s.
+    assert torch.equal(predictor.predict(everything, deadline_ms=1.9e3).exits, free.clamp(max=1))
+    assert predictor.predict(everything, deadline_ms=0.0).exits.max() == 0
+
+
+def drifting(samples=3000):
+    """Outputs that become harder half-way."""
+    easy, hard = make_outputs(seed=1, samples=samples), make_outputs(seed=2, samples=samples)
+    logits = torch.cat([easy.logits[:, : samples // 2], 0.4 * hard.logits[:, samples // 2 :]], 1)
+    return ExitOutputs(costs=easy.costs, logits=logits)
+
+
+@pytest.mark.parametrize("size", [1, 16])
+def test_control_keeps_the_budget_while_the_data_drift(size):
+    policy, outputs = EENetPlus(ceiling=False).fit(make_outputs(seed=0)), drifting()
+    costs = {}
+    for control in (None, 0.02):
+        predictor = replay(policy, outputs, 4.0, control=control)
+        for part in torch.arange(outputs.num_samples).split(size):
+            predictor.predict(part)
+        costs[control] = predictor.report().mean_cost
+    report = predictor.report()
+    assert costs[None] > 4.4
+    assert abs(costs[0.02] - 4.0) <= report.bound
+    assert costs[0.02] == pytest.approx(4.0, abs=0.2)
+    assert report.samples == outputs.num_samples
+    assert sum(report.exit_shares) == pytest.approx(1)
+    assert report.point < (4.0 - 1.0) / 9.0  # it had to spend less than it was set to
+
+
+def test_control_is_for_nested_rules_only():
+    outputs = make_outputs()
+    with pytest.raises(ValueError, match="control: it needs the nested rules of eenet"):
+        replay(MaxProbability().fit(outputs), outputs, control=0.01)
+    with pytest.raises(ValueError, match="fitted on 0 exits"):
+        replay(MaxProbability(), outputs)
+
+
+def test_recalibration_on_unlabelled_traffic_meets_the_budget_there():
+    harder = make_outputs(seed=1)
+    harder = ExitOutputs(costs=harder.costs, logits=0.5 * harder.logits)
+    predictor = replay(Entropy().fit(make_outputs(seed=0)), harder, 5.0)
+    everything = torch.arange(harder.num_samples)
+    assert float(predictor.predict(everything).costs.mean()) != pytest.approx(5.0, abs=0.1)
+    predictor.recalibrate(everything.split(100))
+    assert float(predictor.predict(everything).costs.mean()) == pytest.approx(5.0, abs=0.05)
+    predictor.recalibrate(everything.split(100), budget=3.0)
+    assert float(predictor.predict(everything).costs.mean()) == pytest.approx(3.0, abs=0.05)

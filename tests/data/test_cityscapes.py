@@ -16,7 +16,7 @@ SIZES = {"train": 4, "val": 3, "test": 2}
 
 @pytest.fixture
 def root(tmp_path):
-    """A tiny set in Cityscapes' layout: road, an unknown thing, above it a house left of the sky."""
+    """A tiny set in Cityscapes' layout: road, an unknown thing, then a house left of the sky."""
     rng = np.random.default_rng(0)
     for split, count in SIZES.items():
         for n in range(count):

@@ -12,6 +12,7 @@ from eenet.costs import count_macs
 from eenet.models import (
     CifarResNet,
     DenseNet,
+    HRNet,
     MSDNet,
     MultiExitNetwork,
     TorchvisionBackbone,
@@ -33,6 +34,7 @@ MSDNET35 = {
 
 def networks() -> dict[str, tuple[MultiExitNetwork, Any]]:
     small, large = torch.empty(1, 3, 32, 32), torch.empty(1, 3, 224, 224)
+    street = torch.empty(1, 3, 1024, 2048)
     tokens = {"input_ids": torch.zeros(1, 128, dtype=torch.int64)}
     thirds = [9, 18, 27]
     return {
@@ -48,6 +50,8 @@ def networks() -> dict[str, tuple[MultiExitNetwork, Any]]:
         "MSDNet35-5, 224 x 224": (MSDNet(**MSDNET35), large),  # type: ignore[arg-type]
         "BERT-4, 128 tokens": (TransformerEncoder(config={"model_type": "bert"}), tokens),
         "ResNet-50 with 4 exits, 224 x 224": (TorchvisionBackbone("resnet50"), large),
+        "HRNet-W18 with 4 exits, 1024 x 2048": (HRNet("hrnet_w18"), street),
+        "HRNet-W48 with 4 exits, 1024 x 2048": (HRNet("hrnet_w48"), street),
     }
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from eenet.losses import exit_weights, multi_exit_cross_entropy, self_distillation
+from eenet.losses import at_pixels, exit_weights, multi_exit_cross_entropy, self_distillation
 
 
 def test_exit_weights():
@@ -48,3 +48,20 @@ def test_pixels_to_ignore_do_not_count():
     log_probs = logits.log_softmax(2)
     kept = log_probs[:, 0, 0, 0, 0] + log_probs[:, 0, 1, 1, 0]
     assert loss.item() == pytest.approx(-0.25 * kept.sum().item(), rel=1e-5)
+
+
+def test_logits_grow_to_the_labels():
+    column = torch.tensor([0.0, 4.0]).view(1, 1, 2, 1)
+    grown = at_pixels(column, torch.zeros(1, 4, 1))
+    assert grown.flatten().tolist() == [0.0, 1.0, 3.0, 4.0]
+    assert at_pixels(column, torch.zeros(1, 2, 1)) is column
+    flat = torch.randn(3, 5)
+    assert at_pixels(flat, torch.zeros(3)) is flat
+
+
+def test_maps_are_distilled_pixel_by_pixel():
+    logits = torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    weights = torch.tensor([0.4, 0.6])
+    pixels = logits.movedim(2, -1).reshape(2, -1, 4)
+    maps, listed = self_distillation(logits, weights), self_distillation(pixels, weights)
+    assert maps.item() == pytest.approx(listed.item())

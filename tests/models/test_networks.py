@@ -16,6 +16,7 @@ from eenet.costs import count_macs, measure_costs
 from eenet.models import (
     CifarResNet,
     DenseNet,
+    HRNet,
     MSDNet,
     MultiExitNetwork,
     TorchvisionBackbone,
@@ -85,6 +86,7 @@ NETWORKS: dict[str, tuple[Callable[[], MultiExitNetwork], Callable[[], Any]]] = 
         lambda: TorchvisionBackbone("resnet18", ["layer1", "layer3.0"], 5, head_convs=1),
         lambda: images(32),
     ),
+    "hrnet": (lambda: HRNet("hrnet_w18_small", 5), lambda: images(32)),
     "bert": (lambda: TransformerEncoder(config=BERT, exits=[1, 3], num_classes=5), sentences),
     "roberta": (lambda: TransformerEncoder(config=ROBERTA, exits=[2, 3], num_classes=5), sentences),
     "distilbert": (
@@ -118,7 +120,7 @@ def test_every_network_keeps_the_contract(case: Any) -> None:
     net = make().eval()
     with torch.no_grad():
         logits = net(x)
-    assert logits.shape == (net.num_exits, 4, 5)
+    assert logits.shape[:3] == (net.num_exits, 4, 5)
     torch.testing.assert_close(run_steps(net, x), logits, rtol=0, atol=1e-5)
 
     for keep in (torch.tensor([True, False, False, True]), torch.tensor([2])):
@@ -138,8 +140,10 @@ def test_every_network_keeps_the_contract(case: Any) -> None:
 def test_every_head_and_stage_gets_gradient(case: Any) -> None:
     make, x = case
     net = make().train()
+    logits = net(x)
+    target = torch.arange(4).view(-1, *[1] * (logits.dim() - 3)).expand(4, *logits.shape[3:])
     losses.multi_exit_cross_entropy(
-        net(x), torch.arange(4), losses.exit_weights("uniform", net.num_exits)
+        logits, target, losses.exit_weights("uniform", net.num_exits)
     ).backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
@@ -158,6 +162,26 @@ def test_densenet_is_torchvisions() -> None:
     assert next(state, None) is None
     with torch.no_grad():
         torch.testing.assert_close(ours(images(64))[-1], theirs(images(64)), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["hrnet_w18_small", "hrnet_w18_small_v2"])
+def test_hrnets_branches_are_timms(name: str, tmp_path: Any) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    theirs = timm.create_model(name).eval()
+    torch.save(theirs.state_dict(), tmp_path / "weights.pt")
+    ours = HRNet(name, 5, str(tmp_path / "weights.pt")).eval()
+    x = images(64)
+    with torch.no_grad():
+        assert ours(x).shape == (4, 4, 5, 16, 16)
+        state: Any = ours.begin(x)
+        for stage in ours.stages:
+            state = stage(state)
+        theirs.incre_modules = None  # so that it hands out its branches
+        expected = theirs.forward_features(x)
+    assert [branch.shape[-1] for branch in state] == [16, 8, 4, 2]
+    for branch, other in zip(state, expected, strict=True):
+        torch.testing.assert_close(branch, other, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -305,6 +329,9 @@ def test_a_stage_costs_no_later_layer() -> None:
         (lambda: TorchvisionBackbone("resnet18", ["fc"]), "exits=.*before the classifier"),
         (lambda: TorchvisionBackbone("resnet18", ["layer2.0.conv1"]), "exits: .*bypasses"),
         (lambda: TorchvisionBackbone("resnet18", weights="V9"), "weights='V9'.*IMAGENET1K_V1"),
+        (lambda: HRNet("resnet18"), "name='resnet18'.*hrnet_w48"),
+        (lambda: HRNet(weights="nothing.pt"), r"weights='nothing\.pt'"),
+        (lambda: HRNet("hrnet_w18_small")(images(48)), "images of 48 x 48"),  # type: ignore
         (lambda: TransformerEncoder(), "name_or_path"),
         (lambda: TransformerEncoder(config=BERT, exits=[1, 2]), r"exits=\[1, 2\]"),
         (lambda: TransformerEncoder(config={"model_type": "nope"}), "config=.*nope"),
@@ -344,6 +371,27 @@ def test_published_parameter_counts() -> None:
         assert with_pooler == pytest.approx(109.48224)
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "operations"),
+    [("hrnet_w18_small", 1.5, 31.1), ("hrnet_w18_small_v2", 3.9, 71.6), ("hrnet_w48", 65.8, 696.2)],
+)
+def test_published_costs_of_hrnet(name: str, parameters: float, operations: float) -> None:
+    # README of HRNet/HRNet-Semantic-Segmentation: millions, and "GFLOPs" of a 1024 x 2048 image,
+    # which are MACs in units of 2^30; 65,858,659 parameters are cut to 65.8, not rounded.
+    with torch.device("meta"):
+        net, image = HRNet(name), torch.empty(1, 3, 1024, 2048)
+    macs = count_macs(net, image)
+    early = million_parameters(net.heads[:-1])  # type: ignore[arg-type]
+    assert million_parameters(net) - early == pytest.approx(parameters, abs=0.06)
+    with torch.no_grad():
+        state: Any = image
+        for k in range(3):
+            state = net.stages[k](state)
+            width = sum(branch.shape[1] for branch in state)
+            macs[-1] -= width * (width + 19) * 256 * 512  # this head, two 1x1 convolutions
+    assert macs[-1] / 2**30 == pytest.approx(operations, abs=0.05)
+
+
 def test_msdnet35_is_the_authors() -> None:
     with torch.device("meta"):
         net = MSDNet(
@@ -374,12 +422,15 @@ def test_states_are_nests_of_tensors_with_the_batch_first(case: Any) -> None:
     assert all(len(leaf) == 4 for leaf in pytree.tree_leaves(state))
 
 
-def test_importing_the_models_does_not_import_transformers() -> None:
-    code = "import sys, eenet.models; sys.exit('transformers' in sys.modules)"
+def test_importing_the_models_does_not_import_extras() -> None:
+    code = "import sys, eenet.models; sys.exit(bool({'transformers', 'timm'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'eenet\[text\]'"):
         TransformerEncoder(config=BERT, exits=[3])
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'eenet\[seg\]'"):
+        HRNet()

@@ -1,7 +1,6 @@
 """High-resolution networks for semantic segmentation with an exit after each stage."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,12 +39,10 @@ class HRNet(MultiExitNetwork):
         timm = require("timm", "seg")
         if name not in (known := timm.list_models("hrnet*")):
             raise ValueError(f"name={name!r} is none of timm's HRNets: {known}")
-        if weights not in (None, "DEFAULT") and not Path(str(weights)).is_file():
+        file = "" if weights in (None, "DEFAULT") else str(weights)
+        if file and not Path(file).is_file():
             raise ValueError(f"weights={weights!r} is neither 'DEFAULT' nor an existing file")
-        options: dict[str, Any] = {"pretrained": weights == "DEFAULT"}
-        if weights not in (None, "DEFAULT"):
-            options["checkpoint_path"] = weights
-        model = timm.create_model(name, **options)
+        model = timm.create_model(name, pretrained=weights == "DEFAULT", checkpoint_path=file)
         stem = (model.conv1, model.bn1, model.act1, model.conv2, model.bn2, model.act2)
         stages: list[nn.Module] = [
             _First(*stem, model.layer1),
@@ -53,10 +50,9 @@ class HRNet(MultiExitNetwork):
             _Stage(model.transition2, model.stage3),
             _Stage(model.transition3, model.stage4),
         ]
-        first = [module for module in model.layer1.modules() if isinstance(module, nn.BatchNorm2d)]
-        widths = [first[-1].num_features]
         later = (model.stage2, model.stage3, model.stage4)
-        widths += [sum(stage[-1].get_num_in_chs()) for stage in later]
+        widths = [sum(stage[-1].get_num_in_chs()) for stage in later]
+        widths = [model.layer1[-1].conv3.out_channels, *widths]
         super().__init__(stages, [_Head(width, num_classes) for width in widths], num_classes)
 
     def begin(self, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -86,10 +87,8 @@ class MSDNet(MultiExitNetwork):
         if prune not in ("max", "min"):
             raise ValueError(f"prune={prune!r} must be 'max' or 'min'")
 
-        steps = [
-            base,
-            *(step if step_mode == "even" else step * k + 1 for k in range(1, num_exits)),
-        ]
+        even = step_mode == "even"
+        steps = [base, *(step if even else step * k + 1 for k in range(1, num_exits))]
         depth = sum(steps)
         transitions = {depth // 3, 2 * depth // 3} if prune == "min" else set()
         widths = bottleneck_factors if bottleneck else None
@@ -135,9 +134,7 @@ class _Stem(nn.Module):
             first.append(nn.MaxPool2d(3, stride=2, padding=1))
         else:
             raise ValueError(f"stem={stem!r} must be 'cifar' or 'imagenet'")
-        coarser = (
-            _conv(channels[s - 1], channels[s], 3, stride=2) for s in range(1, len(channels))
-        )
+        coarser = (_conv(fine, coarse, 3, stride=2) for fine, coarse in pairwise(channels))
         self.scales = nn.ModuleList([first, *coarser])
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -162,8 +159,7 @@ class _Layer(nn.Module):
     ) -> None:
         super().__init__()
         self.dropped = before - kept
-        self.same = nn.ModuleList()
-        self.down = nn.ModuleList()
+        self.same, self.down = nn.ModuleList(), nn.ModuleList()
         finest = len(factors) - before
         for s in range(len(factors) - kept, len(factors)):
             growth = growth_rate * factors[s]
@@ -179,9 +175,8 @@ class _Layer(nn.Module):
         # The finest scale of the network has no finer one to draw from, and so no `down`.
         down = iter(self.down)
         grown = []
-        for same, x, fine in zip(
-            self.same, state[self.dropped :], finer[self.dropped :], strict=True
-        ):
+        inputs = list(zip(state, finer, strict=True))[self.dropped :]
+        for same, (x, fine) in zip(self.same, inputs, strict=True):
             new = [x] if fine is None else [x, next(down)(fine)]
             grown.append(torch.cat([*new, same(x)], dim=1))
         return grown

@@ -14,9 +14,9 @@ import torch
 from common import conditions, cut, interleaved, load, parser, ratio, table
 
 from eenet.data.outputs import load_outputs, save_outputs
-from eenet.scheduling import ExitOutputs
+from eenet.scheduling import Evidence, ExitOutputs
 from eenet.scheduling.policy import score_exits
-from eenet.scheduling.thresholds import at_exits, first_exit, quota_thresholds, tilt
+from eenet.scheduling.thresholds import at_exits, quota_thresholds, tilt
 
 
 def thresholds_by_sample(scores, shares):
@@ -32,22 +32,29 @@ def thresholds_by_sample(scores, shares):
     return [*thresholds, float("-inf")]
 
 
-def evaluate_by_sample(scores, thresholds, costs, right):
-    """Mean quality and cost of each list of thresholds, one sample after the other."""
+def evaluate_by_sample(rules, outputs):
+    """Mean quality and cost of each rule, one sample after the other, exit by exit."""
     results = []
-    for these in thresholds:
+    for rule in rules:
         cost = quality = 0.0
-        for n in range(len(scores[0])):
-            k = next(k for k in range(len(these)) if scores[k][n] >= these[k])
-            cost += costs[k]
-            quality += right[k][n]
-        results.append((quality / len(scores[0]), cost / len(scores[0])))
+        for n in range(outputs.num_samples):
+            state = None
+            for k in range(outputs.num_exits):
+                evidence = Evidence.from_logits(outputs.logits[k, n : n + 1])
+                score, state = rule.scorer.step(k, evidence, state)
+                if k == outputs.num_exits - 1 or score.item() >= rule.thresholds[k].item():
+                    cost += outputs.costs[k].item()
+                    quality += float(outputs.logits[k, n].argmax() == outputs.labels[n])
+                    break
+        results.append((quality / outputs.num_samples, cost / outputs.num_samples))
     return results
 
 
-def evaluate(scores, thresholds, costs, quality):
-    exits = torch.stack([first_exit(scores, these) for these in thresholds])
-    return at_exits(quality, exits).mean(1), at_exits(costs, exits).double().mean(1)
+def evaluate(rules, outputs):
+    """The same on all samples at once."""
+    evidence, quality = outputs.evidence(), outputs.answer_quality()
+    exits = torch.stack([rule.decide(evidence) for rule in rules])
+    return at_exits(quality, exits).mean(1), at_exits(outputs.costs, exits).double().mean(1)
 
 
 def collecting(predictor, batches, costs, folder):
@@ -66,48 +73,38 @@ def passes(predictor, batches):
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--budgets", type=int, default=16, help="working points evaluated")
+    options.add_argument("--budgets", type=float, nargs="+", default=[0.3, 0.5, 0.7])
+    options.add_argument("--few", type=int, default=2000, help="samples of the evaluation")
     arguments = options.parse_args()
     predictor, x, y = load(arguments)
     conditions(arguments, predictor)
     outputs = load_outputs(f"{arguments.run_dir}/stage1/outputs/test.safetensors")
-    quality, costs = outputs.answer_quality(), outputs.costs
     policy = predictor.policy.cpu()
     scores = score_exits(policy.at(arguments.budget * predictor._scale).scorer, outputs.evidence())
-    scores[-1] = float("inf")
     uniform = torch.ones(len(scores))
     candidates = [tilt(uniform, s) for s in torch.linspace(-3, 3, 64).tolist()]
-    thresholds = [
-        quota_thresholds(scores, shares) for shares in candidates[:: 64 // arguments.budgets]
-    ]
-    plain = {
-        "scores": scores.tolist(),
-        "thresholds": [these.tolist() for these in thresholds],
-        "right": quality.tolist(),
-        "costs": costs.tolist(),
-    }
-    rows = []
-    rounds = arguments.rounds
-    times = interleaved(
-        rounds,
-        tensors=lambda: [quota_thresholds(scores, shares) for shares in candidates],
-        python=lambda: [thresholds_by_sample(plain["scores"], s.tolist()) for s in candidates],
+    rules = [policy.at(float(b) * predictor._scale) for b in arguments.budgets]
+    plain, rounds, rows = scores.tolist(), arguments.rounds, []
+    # Plain Python on everything would take minutes: fewer samples, for both.
+    few = outputs.select(torch.arange(min(arguments.few, outputs.num_samples)))
+    torch.testing.assert_close(
+        torch.tensor(evaluate_by_sample(rules, few)).T.double(),
+        torch.stack([x.double() for x in evaluate(rules, few)]),
     )
-    rows.append(
-        ["thresholds", *[1e3 * min(t) for t in times.values()], ratio(times, "python", "tensors")]
-    )
-    slow = evaluate_by_sample(plain["scores"], plain["thresholds"], plain["costs"], plain["right"])
-    fast = evaluate(scores, thresholds, costs, quality)
-    torch.testing.assert_close(torch.tensor(slow).T[0], fast[0], atol=1e-5, rtol=1e-5)
-    times = interleaved(
-        rounds,
-        tensors=lambda: evaluate(scores, thresholds, costs, quality),
-        python=lambda: evaluate_by_sample(
-            plain["scores"], plain["thresholds"], plain["costs"], plain["right"]
+    contests = {
+        f"thresholds, {len(candidates)} exit distributions, {scores.shape[1]} samples": (
+            lambda: [quota_thresholds(scores, shares) for shares in candidates],
+            lambda: [thresholds_by_sample(plain, shares.tolist()) for shares in candidates],
         ),
-    )
-    name = f"policy evaluation, {len(thresholds)} budgets, {scores.shape[1]} samples"
-    rows.append([name, *[1e3 * min(t) for t in times.values()], ratio(times, "python", "tensors")])
+        f"policy evaluation, {len(rules)} budgets, {few.num_samples} samples": (
+            lambda: evaluate(rules, few),
+            lambda: evaluate_by_sample(rules, few),
+        ),
+    }
+    for name, (tensors, python) in contests.items():
+        times = interleaved(rounds, tensors=tensors, python=python)
+        milliseconds = [1e3 * min(t) for t in times.values()]
+        rows.append([name, *milliseconds, ratio(times, "python", "tensors")])
     table(["task", "tensors ms", "per-sample Python ms", "ratio"], rows)
 
     start = time.perf_counter()
@@ -119,7 +116,7 @@ def main() -> None:
         times = interleaved(
             rounds,
             passes=lambda: passes(predictor, batches),
-            collecting=lambda: collecting(predictor, batches, costs, Path(folder)),
+            collecting=lambda: collecting(predictor, batches, outputs.costs, Path(folder)),
         )
     table(
         ["collecting s", "forward passes s", "ratio"],

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from eenet.costs import count_macs, measure_costs
+from eenet.costs import LatencyProfile, count_macs, measure_costs, profile_latency
 from eenet.models import CifarResNet
 
 
@@ -32,3 +32,23 @@ def test_macs_do_not_depend_on_the_batch():
     assert count_macs(net, torch.zeros(1, 3, 32, 32)) == count_macs(net, torch.zeros(7, 3, 32, 32))
     # He et al. 2016 report 41 M for ResNet-20; heads and projections add under 2 %.
     assert count_macs(net, torch.zeros(1, 3, 32, 32))[-1] == pytest.approx(41e6, rel=0.02)
+
+
+def test_a_latency_profile_at_several_batch_sizes():
+    net = CifarResNet(depth=8, exits=[1, 2, 3], in_channels=1, widths=(4, 8, 16)).train()
+    profile = profile_latency(net, torch.randn(2, 1, 8, 8), [4, 1], warmup=0, repeats=3)
+    assert net.training
+    for size in (1, 4):
+        assert profile.times[size].shape == (3, 3)
+        ms = profile.as_dict()["ms"][str(size)]
+        assert 0 < ms["p50"][0] <= ms["p50"][1] <= ms["p50"][2]
+        assert ms["p50"][2] <= ms["p90"][2] <= ms["p99"][2]
+
+
+def test_the_time_of_a_step_by_hand():
+    times = {1: [[1.0, 3.0], [2.0, 3.0]], 8: [[10.0, 15.0], [10.0, 15.0]]}
+    profile = LatencyProfile({n: torch.tensor(t).double() for n, t in times.items()}, "cpu", 1)
+    assert profile.step_ms(0, 1, q=0.5) == 1.5
+    assert profile.step_ms(1, 1, q=1.0) == 2.0
+    assert profile.step_ms(1, 2) == pytest.approx(5.0)  # as long as eight samples take
+    assert profile.step_ms(1, 16) == pytest.approx(10.0)

@@ -12,6 +12,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [MaxProbability, lambda: EENetPlus(ceiling=False)])
 def test_onnxruntime_answers_as_the_runtime_does(make, tmp_path):
     torch.manual_seed(0)

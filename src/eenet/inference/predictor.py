@@ -157,27 +157,27 @@ class AdaptivePredictor:
         start = time.perf_counter()
         if deadline_ms is not None and self.profile is None:
             raise ValueError("deadline_ms: call measure(x) first, to learn how long stages take")
-        left: list[tuple[Tensor, Tensor, int]] = []
+        left: list[tuple[Tensor | None, Tensor, int]] = []
+        rows: Tensor | None = None  # all, as long as nobody has left
+        memory: list[Tensor] = []
         with torch.inference_mode():
             state = self.net.begin(self._here(x))
-            rows = torch.arange(len(pytree.tree_leaves(state)[0]), device=self.device)
-            samples, memory, stays = len(rows), list[Tensor](), rows
             for k in range(self.net.num_exits):
                 logits, state, memory, stays = self._run(k, state, memory)
-                if deadline_ms is not None and len(stays):
+                if deadline_ms is not None and self.profile is not None and len(stays):
                     spent = 1e3 * (time.perf_counter() - start)
-                    assert self.profile is not None
                     if spent + self.profile.step_ms(k + 1, len(stays)) > deadline_ms:
                         stays = stays[:0]
                 if len(stays) == 0:
                     left.append((rows, logits, k))
                     break
-                if len(stays) < len(rows):
+                if len(stays) < len(logits):
+                    rows = torch.arange(len(logits), device=self.device) if rows is None else rows
                     gone = torch.ones_like(rows, dtype=torch.bool).index_fill_(0, stays, False)
                     left.append((rows[gone], logits[gone], k))
                     rows, memory = narrow((rows, memory), stays)
                     state = self.net.narrow(state, stays)
-            return self._answers(left, samples)
+            return self._answers(left, sum(len(logits) for _, logits, _ in left))
 
     def predict_stream(
         self,
@@ -250,7 +250,7 @@ class AdaptivePredictor:
         stays, *memory = decide(logits, self._thresholds[k], *memory)
         return logits, state, memory, stays.nonzero()[:, 0]
 
-    def _answers(self, left: list[tuple[Tensor, Tensor, int]], samples: int) -> Answers:
+    def _answers(self, left: Sequence[tuple[Any, Tensor, int]], samples: int) -> Answers:
         """Puts those who left `(rows, logits, exit)` back into the order of their rows."""
         _, logits, k = left[0]
         exits = torch.full((samples,), k, device=self.device)
@@ -260,8 +260,8 @@ class AdaptivePredictor:
                 logits[rows], exits[rows] = some, k
         log_probs = logits.float().log_softmax(1)
         costs = self.costs[exits]
-        for rows, _, k in left:
-            self._counts[k] += len(rows)
+        for _, some, k in left:
+            self._counts[k] += len(some)
         if self.control is not None:
             self._largest = max(self._largest, samples)
             point = self.control.update(costs * self._scale)
@@ -276,4 +276,6 @@ class AdaptivePredictor:
         self.rule, self._thresholds = rule, rule.thresholds.unbind()
 
     def _here(self, x: Any) -> Any:
+        if isinstance(x, Tensor):
+            return x.to(self.device)
         return pytree.tree_map_only(Tensor, lambda t: t.to(self.device, non_blocking=True), x)

@@ -51,11 +51,12 @@ def stream(
     done = 0
 
     def run(k: int) -> None:
-        """Runs stage k on all that wait for it."""
+        """Runs stage k on the first `batch_size` that wait for it."""
         waiting = _join(predictor, pools[k])
-        pools[k] = []
-        logits, state, memory, stays = predictor._run(k, waiting.state, waiting.memory)
-        batch, row = waiting.batch, waiting.row
+        more = len(waiting.row) > batch_size
+        pools[k] = [_part(waiting, slice(batch_size, None))] if more else []
+        batch, row, state, memory = _part(waiting, slice(batch_size))
+        logits, state, memory, stays = predictor._run(k, state, memory)
         if len(stays) < len(batch):
             gone = torch.ones_like(batch, dtype=torch.bool).index_fill_(0, stays, False)
             for number in set(batch[gone].tolist()):
@@ -69,9 +70,11 @@ def stream(
 
     def sweep(before: int) -> None:
         """Runs the stages where a batch waits, or a sample of a batch before this one."""
-        for k, pool in enumerate(pools):
-            waiting = sum(len(chunk.row) for chunk in pool)
-            if waiting and (waiting >= batch_size or int(pool[0].batch[0]) < before):
+        for k in range(len(pools)):
+            while pools[k] and (
+                sum(len(chunk.row) for chunk in pools[k]) >= batch_size
+                or int(pools[k][0].batch[0]) < before
+            ):
                 run(k)
 
     def finished() -> list["Answers"]:
@@ -108,3 +111,9 @@ def _join(predictor: "AdaptivePredictor", chunks: list[_Waiting]) -> _Waiting:
         return chunks[0]
     batch, row, memory = join([(c.batch, c.row, c.memory) for c in chunks])
     return _Waiting(batch, row, predictor.net.join([c.state for c in chunks]), memory)
+
+
+def _part(waiting: _Waiting, part: slice) -> _Waiting:
+    """Some of the samples, without a copy."""
+    taken: _Waiting = pytree.tree_map_only(Tensor, lambda tensor: tensor[part], waiting)
+    return taken

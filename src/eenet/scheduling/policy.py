@@ -141,7 +141,7 @@ def rule_for(scorer: Scorer, scores: Tensor, costs: Tensor, shares: Tensor, budg
     """
     if not scores.numel():
         raise ValueError("this policy was not fitted yet: call fit or calibrate first")
-    per_sample = costs.dim() == 2
+    per_sample, shares = costs.dim() == 2, shares.cpu()
     mean_costs = costs.mean(1) if per_sample else costs
     budget = check_budget(budget, mean_costs)
 

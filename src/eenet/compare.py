@@ -7,7 +7,6 @@ import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from eenet import metrics as m
 from eenet import scheduling as s
-from eenet.data.outputs import OutputsData, load_outputs
+from eenet.data.outputs import OutputsData, load_outputs, with_cost_matrix
 from eenet.files import write_text
 from eenet.modules.optim import WarmupCosine
 from eenet.modules.scheduler import SchedulerModule
@@ -57,21 +56,12 @@ class Source(NamedTuple):
 
     def load(self) -> tuple[s.ExitOutputs, s.ExitOutputs]:
         """Outputs to fit on and to report on: without `test` the halves of `val`."""
-        fit = self._read(self.val)
+        fit = with_cost_matrix(load_outputs(self.val), self.cost_matrix)
         if self.test is not None:
-            return fit, self._read(self.test)
+            return fit, with_cost_matrix(load_outputs(self.test), self.cost_matrix)
         order = torch.randperm(fit.num_samples, generator=torch.Generator().manual_seed(0))
         first, second = order.chunk(2)
         return fit.select(first), fit.select(second)
-
-    def _read(self, path: str) -> s.ExitOutputs:
-        outputs = load_outputs(path)
-        if self.cost_matrix is None:
-            return outputs
-        if outputs.labels is None:
-            raise ValueError(f"cost_matrix: {path} holds no labels")
-        matrix, answers = torch.tensor(self.cost_matrix), outputs.evidence().prediction
-        return replace(outputs, quality=s.cost_matrix_quality(answers, outputs.labels, matrix))
 
 
 def fit_policies(

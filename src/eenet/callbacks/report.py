@@ -31,10 +31,12 @@ class CurveReport(Callback):
         exit_costs = (outputs.mean_costs / full_cost).tolist()
         exit_quality = outputs.answer_quality().double().mean(1).tolist()
         budgets = pl_module.resolve_budgets(outputs.mean_costs)
-        rows = curve_rows(pl_module.results(), pl_module.rules, budgets, full_cost)
+        latencies = json.loads(outputs.metadata.get("measured_costs", "{}")).get("ms")
+        rows = curve_rows(pl_module.results(), pl_module.rules, budgets, full_cost, latencies)
 
         folder = Path(trainer.default_root_dir)
-        figure = plot_curves(rows, exit_costs, exit_quality)
+        measure = "accuracy" if outputs.quality is None else "quality"
+        figure = plot_curves(rows, exit_costs, exit_quality, measure)
         summary = {
             "samples": outputs.num_samples,
             "cost_unit": outputs.metadata.get("cost_unit", "given"),
@@ -45,7 +47,7 @@ class CurveReport(Callback):
         write_text(folder / "curve.csv", to_csv(rows))
         write_text(folder / "curve.json", json.dumps(summary, indent=1) + "\n")
         save_figure(figure, folder / "curve.png")
-        Console().print(rich_table(rows, exit_quality[-1]))
+        Console().print(rich_table(rows, exit_quality[-1], measure))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 _log_to_wandb(logger, rows, folder)

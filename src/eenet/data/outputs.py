@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from eenet.data.batches import Batches
 from eenet.files import atomic
-from eenet.scheduling import Evidence, ExitOutputs
+from eenet.scheduling import Evidence, ExitOutputs, cost_matrix_quality
 from eenet.scheduling.outputs import FIELDS
 
 FORMAT = "eenet-exit-outputs/1"
@@ -79,6 +79,21 @@ def recost(outputs: ExitOutputs, costs: list[float] | str) -> ExitOutputs:
     return replace(outputs, costs=vector, metadata={**outputs.metadata, "cost_unit": unit})
 
 
+def with_cost_matrix(outputs: ExitOutputs, matrix: list[list[float]] | None) -> ExitOutputs:
+    """The same outputs with the quality of a cost matrix, if there is one.
+
+    Raises:
+        ValueError: If there are no labels, or the matrix does not fit the classes.
+    """
+    if matrix is None:
+        return outputs
+    if outputs.labels is None:
+        raise ValueError("cost_matrix: it needs labelled outputs")
+    answers = outputs.evidence().prediction
+    quality = cost_matrix_quality(answers, outputs.labels, torch.tensor(matrix))
+    return replace(outputs, quality=quality)
+
+
 class OutputsBatch(NamedTuple):
     """A batch of exit outputs as stage 2 takes it."""
 
@@ -105,6 +120,8 @@ class OutputsData(L.LightningDataModule):
         split_seed: Seed of the hold-out.
         costs: Costs in place of the files' own: one cumulative number per exit, or the unit "macs"
             or "ms" of those that eenet measured and keeps in the metadata.
+        cost_matrix: `[C, C]`, the cost of answering a where y is true; then its quality
+            (`cost_matrix_quality`), not accuracy, is optimised and reported.
     """
 
     def __init__(
@@ -116,6 +133,7 @@ class OutputsData(L.LightningDataModule):
         eval_batch_size: int = 16384,
         split_seed: int = 0,
         costs: list[float] | Literal["macs", "ms"] | None = None,
+        cost_matrix: list[list[float]] | None = None,
     ) -> None:
         super().__init__()
         if not 0 < holdout < 1:
@@ -126,6 +144,7 @@ class OutputsData(L.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.split_seed = split_seed
         self.costs = costs
+        self.cost_matrix = cost_matrix
         self._loaded: dict[str, ExitOutputs] = {}
 
     def outputs(self, name: str) -> ExitOutputs:
@@ -138,7 +157,7 @@ class OutputsData(L.LightningDataModule):
             path = self.paths[name]
             if path is None:
                 raise ValueError(f"data.{name}: no file of exit outputs was given")
-            outputs = load_outputs(path)
+            outputs = with_cost_matrix(load_outputs(path), self.cost_matrix)
             self._loaded[name] = outputs if self.costs is None else recost(outputs, self.costs)
         return self._loaded[name]
 

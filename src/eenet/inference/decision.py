@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from eenet.scheduling import Evidence, Scorer
+from eenet.scheduling.evidence import pool_pixels
 
 
 class Decision(nn.Module):
@@ -61,7 +62,4 @@ def decisions(scorer: Scorer, exits: int) -> list[Decision]:
 
 def shown(logits: Tensor) -> Tensor:
     """What policies see: logits `[B, C]` as they are, those of pixels pooled to `[B, C + 3]`."""
-    if logits.dim() == 2:
-        return logits
-    pixels = Evidence.from_logits(logits.flatten(2).transpose(1, 2))
-    return torch.cat([pixels.log_probs.exp(), torch.stack(pixels[1:], -1)], -1).mean(1)
+    return logits if logits.dim() == 2 else pool_pixels(logits)

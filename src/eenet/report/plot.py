@@ -14,13 +14,16 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 INK = "#333333"
 
 
-def plot_curves(rows: list[Row], exit_costs: list[float], exit_quality: list[float]) -> Figure:
+def plot_curves(
+    rows: list[Row], exit_costs: list[float], exit_quality: list[float], measure: str
+) -> Figure:
     """Quality against the cost used, one line for each policy.
 
     Args:
         rows: From `eenet.report.table.curve_rows`.
         exit_costs: Cost of each exit as a fraction of the last one's.
         exit_quality: Quality when every sample leaves at that exit.
+        measure: What to call the quality.
 
     Returns:
         The figure, with the fixed exits as crosses and the full network as a dotted line.
@@ -46,7 +49,7 @@ def plot_curves(rows: list[Row], exit_costs: list[float], exit_quality: list[flo
         )
     style(axes)
     axes.set_xlabel("average cost per sample (fraction of the full network)")
-    axes.set_ylabel("test accuracy (%)")
+    axes.set_ylabel(f"test {measure} (%)")
     axes.legend(frameon=False, loc="lower right")
     return figure
 

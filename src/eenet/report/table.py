@@ -4,6 +4,7 @@ import csv
 import io
 from typing import Any
 
+import torch
 from rich.table import Table
 
 from eenet.metrics import Curve
@@ -14,7 +15,11 @@ Row = dict[str, Any]
 
 
 def curve_rows(
-    curves: dict[str, Curve], rules: dict[str, list[Rule]], budgets: list[float], full_cost: float
+    curves: dict[str, Curve],
+    rules: dict[str, list[Rule]],
+    budgets: list[float],
+    full_cost: float,
+    latencies: list[float] | None,
 ) -> list[Row]:
     """One row for each policy and budget.
 
@@ -23,12 +28,14 @@ def curve_rows(
         rules: Its rule at each budget.
         budgets: The budgets, in the unit of the costs.
         full_cost: Cost of the last exit in that unit.
+        latencies: Milliseconds to each exit `[E]`, where they were measured.
 
     Returns:
         Rows with the budget, the cost expected on the calibration samples and the one used on
         test, all as fractions of `full_cost`; `z`, by how many standard errors (from both
         samples) the cost used exceeds the one expected; the quality with its standard error; for
-        segmentation `miou`, the mean IoU of all pixels; and each exit's share.
+        segmentation `miou`, the mean IoU of all pixels; `ms`, the mean latency by those measured
+        up to each exit; and each exit's share.
     """
     rows = []
     for label, curve in curves.items():
@@ -47,6 +54,8 @@ def curve_rows(
             }
             if curve.confusion is not None:
                 row["miou"] = float(mean_iou(curve.confusion[m]))
+            if latencies is not None:
+                row["ms"] = float(curve.shares[m] @ torch.tensor(latencies, dtype=torch.float64))
             for k, share in enumerate(curve.shares[m].tolist()):
                 row[f"share_exit_{k + 1}"] = share
             rows.append(row)
@@ -62,12 +71,12 @@ def to_csv(rows: list[Row]) -> str:
     return text.getvalue()
 
 
-def rich_table(rows: list[Row], full_quality: float) -> Table:
-    """Budgets down, policies across: quality in per cent, and the cost used in brackets."""
+def rich_table(rows: list[Row], full_quality: float, measure: str) -> Table:
+    """Budgets down, policies across: the measure in per cent, and the cost used in brackets."""
     policies = list(dict.fromkeys(row["policy"] for row in rows))
     table = Table(
-        title="Test accuracy in % (cost used), by budget",
-        caption=f"Costs are fractions of the full network, whose accuracy is {full_quality:.2%}.",
+        title=f"Test {measure} in % (cost used), by budget",
+        caption=f"Costs are fractions of the full network, whose {measure} is {full_quality:.2%}.",
     )
     table.add_column("budget", justify="right")
     for policy in policies:

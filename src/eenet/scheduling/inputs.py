@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eenet.scheduling.evidence import Evidence, count_votes
+from eenet.scheduling.evidence import Evidence
 
 CORE = 5
 """The first inputs are plain confidences, the basis that every penalty spares."""
@@ -37,13 +37,12 @@ def exit_inputs(k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
     top = log_probs.topk(min(_TOP, classes), dim=-1)
     predicted = top.indices[:, :1]
 
-    votes = count_votes(state[0] if state else None, evidence)
-    summed = probs + state[1] if state else probs
+    one_hot = torch.zeros_like(probs).scatter_(1, predicted, 1.0)
+    votes, summed = (state[0] + one_hot, state[1] + probs) if state else (one_hot, probs)
     agreement = torch.cat([votes.gather(1, predicted), summed.gather(1, predicted)], 1) / (k + 1)
 
     core = torch.stack([doubt, log_odds, (1 - doubt) * doubt, margin, evidence.entropy], -1)
     columns = [core, top.values, top.values.exp(), agreement]
     if classes <= _WIDEST:
-        one_hot = torch.zeros_like(probs).scatter_(1, predicted, 1.0)
         columns += [log_probs, probs, one_hot, one_hot * doubt[:, None]]
     return torch.cat(columns, -1), (votes, summed)

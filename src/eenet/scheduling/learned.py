@@ -42,7 +42,13 @@ class LearnedPolicy(Policy):
         Args:
             outputs: Their values are not used.
             budgets: Average costs per sample, in the unit of the costs; checked.
+
+        Raises:
+            ValueError: If a budget is out of range, or a given quality leaves [0, 1].
         """
+        quality = outputs.quality
+        if quality is not None and not (quality.min() >= 0 and quality.max() <= 1):
+            raise ValueError(f"quality must lie in [0, 1] for {self.label}: rescale it")
         self.costs = outputs.mean_costs.float()
         self.budgets = torch.tensor([check_budget(b, outputs.mean_costs) for b in budgets])
         self._build([len(budgets), outputs.num_exits, outputs.num_classes])

@@ -23,6 +23,7 @@ from eenet.models import (
     TransformerEncoder,
     narrow,
 )
+from eenet.modules.multi_exit import MultiExitModule
 
 BERT = {
     "model_type": "bert",
@@ -225,13 +226,22 @@ def test_torchvision_weights_from_a_file(tmp_path: Any) -> None:
     torch.testing.assert_close(
         other.stages[0].state_dict()["conv1.weight"], theirs.conv1.weight.detach()
     )
-    with pytest.raises(ValueError, match="num_classes=3"):
-        TorchvisionBackbone("resnet18", ["layer2"], 3, path, freeze=True)
+    assert (ours.trained, other.trained) == (True, False)
+    with pytest.raises(ValueError, match="never trained"):
+        MultiExitModule(other, heads_only=True)
 
 
-def test_frozen_backbone_stays_as_it_is() -> None:
+def test_a_frozen_network_stays_as_it_is(tmp_path: Any) -> None:
     torch.manual_seed(0)
-    net = TorchvisionBackbone("resnet18", ["layer1", "layer2"], 5, freeze=True).train()
+    exits = ["layer1", "layer2"]
+    path = str(tmp_path / "best.ckpt")
+    there = MultiExitModule(TorchvisionBackbone("resnet18", exits, 5))
+    torch.save({"state_dict": there.state_dict()}, path)
+    net = TorchvisionBackbone("resnet18", exits, 5)
+    MultiExitModule(net, start_from=path, heads_only=True).train()
+    assert all(torch.equal(x, there.net.state_dict()[key]) for key, x in net.state_dict().items())
+    with pytest.raises(ValueError, match=r"start_from=.* holds another network"):
+        MultiExitModule(CifarResNet(), start_from=path)
     trained = {name for name, p in net.named_parameters() if p.requires_grad}
     assert trained == {f"heads.{k}.{name}" for k in (0, 1) for name, _ in head_parameters(net, k)}
     before = {key: value.clone() for key, value in net.state_dict().items()}

@@ -28,6 +28,9 @@ class MultiExitNetwork(nn.Module):
         ValueError: If there is no stage, or the numbers of stages and heads differ.
     """
 
+    trained = False
+    """Whether the last exit comes trained, so that early ones alone can be added to it."""
+
     def __init__(
         self, stages: Sequence[nn.Module], heads: Sequence[nn.Module], num_classes: int
     ) -> None:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torchvision
@@ -31,14 +31,12 @@ class TorchvisionBackbone(MultiExitNetwork):
             last layer starts anew.
         weights: One of torchvision's weights by name ("IMAGENET1K_V2", "DEFAULT"), the path of a
             file with a state_dict of this network, or None for random ones.
-        freeze: Whether the backbone and the last exit stay as they are, batch statistics and
-            dropout included, so that only the early heads train.
         head_convs: 3x3 convolutions in each early head before its pooling.
         image_size: Height and width of the input images, for a ViT of another size than its usual.
 
     Raises:
         ValueError: If torchvision has no such network or weights, an exit is no module of it, is
-            out of order or is bypassed by a connection, or a new classifier would be frozen.
+            out of order or is bypassed by a connection.
         FileNotFoundError: If `weights` looks like a path and there is no such file.
     """
 
@@ -48,35 +46,21 @@ class TorchvisionBackbone(MultiExitNetwork):
         exits: Sequence[str] = ("layer1", "layer2", "layer3"),
         num_classes: int = 1000,
         weights: str | None = None,
-        freeze: bool = False,
         head_convs: int = 0,
         image_size: int | None = None,
     ) -> None:
-        model = _load(name, num_classes, weights, freeze, image_size)
+        model = _load(name, num_classes, weights, image_size)
+        kept = _fit_classifier(model, num_classes)
         *stages, classifier = _cut(model, list(exits))
         shapes = _feature_shapes(stages, getattr(model, "image_size", image_size or 224))
         # Swin's features are the only maps with channels last.
         last = isinstance(model, torchvision.models.SwinTransformer)
         early = [_head(shape, num_classes, head_convs, last) for shape in shapes[:-1]]
         super().__init__(stages, [*early, classifier], num_classes)
-        self.freeze = freeze
-        if freeze:
-            self.stages.requires_grad_(False)
-            self.heads[-1].requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """Sets training mode, in which a frozen backbone stays in evaluation mode."""
-        super().train(mode)
-        if self.freeze:
-            self.stages.eval()
-            self.heads[-1].eval()
-        return self
+        self.trained = kept and weights is not None
 
 
-def _load(
-    name: str, num_classes: int, weights: str | None, freeze: bool, image_size: int | None
-) -> nn.Module:
+def _load(name: str, num_classes: int, weights: str | None, image_size: int | None) -> nn.Module:
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise ValueError(
             f"name={name!r} is none of torchvision's classification networks; see "
@@ -103,26 +87,22 @@ def _load(
         raise ValueError(
             f"weights={weights!r} is neither a file nor one of {name}'s: {['DEFAULT', *known]}"
         )
-    _fit_classifier(model, num_classes, freeze)
     return model
 
 
-def _fit_classifier(model: nn.Module, num_classes: int, freeze: bool) -> None:
+def _fit_classifier(model: nn.Module, num_classes: int) -> bool:
+    """Gives the classifier a new last layer if need be; says whether it kept its own."""
     # The last layer with weights: linear everywhere but in SqueezeNet, which ends in a 1x1 one.
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     path, last = layers[-1]
     classes, width = last.weight.shape[:2]
     if classes == num_classes:
-        return
-    if freeze:
-        raise ValueError(
-            f"num_classes={num_classes}, but the weights are for {classes}: freeze=true would "
-            "keep a classifier that was never trained"
-        )
+        return True
     linear = isinstance(last, nn.Linear)
     new = nn.Linear(width, num_classes) if linear else nn.Conv2d(width, num_classes, 1)
     parent, _, child = path.rpartition(".")
     setattr(model.get_submodule(parent), child, new)
+    return False
 
 
 class _Tracer(fx.Tracer):

@@ -1,6 +1,6 @@
 """Stage 1: training a multi-exit network."""
 
-from typing import Any
+from typing import Any, Self
 
 import lightning as L
 import torch
@@ -32,6 +32,12 @@ class MultiExitModule(L.LightningModule):
         distill_weight: Weight of the self-distillation (`alpha_KL`); 0 leaves it out.
         distill_temperature: Its temperature T.
         distill_from: It starts after this fraction of the epochs.
+        start_from: Checkpoint of stage 1 whose network is taken up, exits and all.
+        heads_only: Train the early heads alone. Stages and last head stay as they are, batch
+            statistics and dropout included: the last exit remains the network one already has.
+
+    Raises:
+        ValueError: If `start_from` fits no network like this, or what is frozen was never trained.
     """
 
     weights: Tensor
@@ -49,9 +55,23 @@ class MultiExitModule(L.LightningModule):
         distill_weight: float = 0.01,
         distill_temperature: float = 3.0,
         distill_from: float = 0.75,
+        start_from: str | None = None,
+        heads_only: bool = False,
     ) -> None:
         super().__init__()
         self.net = net
+        self.heads_only = heads_only
+        if start_from is not None:
+            _take_up(net, start_from)
+        elif heads_only and not net.trained:
+            raise ValueError(
+                "heads_only=true would keep a last exit that was never trained: give start_from, "
+                "or a network with pretrained weights for these classes"
+            )
+        if heads_only:
+            net.stages.requires_grad_(False)
+            net.heads[-1].requires_grad_(False)
+            self.train()
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.register_buffer(
@@ -68,6 +88,14 @@ class MultiExitModule(L.LightningModule):
                 for split in ("train", "val", "test")
             }
         )
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training mode, in which what is frozen stays in evaluation mode."""
+        super().train(mode)
+        if self.heads_only:
+            self.net.stages.eval()
+            self.net.heads[-1].eval()
+        return self
 
     def metric(self) -> Metric:
         """What is logged of each exit, from predictions and targets."""
@@ -103,7 +131,8 @@ class MultiExitModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over all parameters, and its schedule."""
-        return optimizers_for(self, self.optimizer(self.net.parameters()), self.lr_scheduler)
+        trained = (p for p in self.net.parameters() if p.requires_grad)
+        return optimizers_for(self, self.optimizer(trained), self.lr_scheduler)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses the checkpoint of another class."""
@@ -123,6 +152,15 @@ class MultiExitModule(L.LightningModule):
             self.log(f"{name}_exit_{k + 1}", metric, on_epoch=True, on_step=False)
         self.log(name, metrics[-1], on_epoch=True, on_step=False, prog_bar=split == "val")
         return logits, loss
+
+
+def _take_up(net: MultiExitNetwork, path: str) -> None:
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    own = {key.removeprefix("net."): x for key, x in state.items() if key.startswith("net.")}
+    try:
+        net.load_state_dict(own)
+    except RuntimeError as error:
+        raise ValueError(f"start_from={path!r} holds another network: {error}") from error
 
 
 class SegmentationModule(MultiExitModule):

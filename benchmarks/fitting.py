@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from common import conditions, cut, interleaved, load, parser, ratio, table
 
-from eenet.data.outputs import load_outputs, save_outputs
-from eenet.scheduling import Evidence, ExitOutputs
+from eenet.data.outputs import load_outputs
+from eenet.data.writer import OutputsWriter
+from eenet.scheduling import Evidence
 from eenet.scheduling.policy import score_exits
 from eenet.scheduling.thresholds import at_exits, quota_thresholds, tilt
 
@@ -58,11 +59,17 @@ def evaluate(rules, outputs):
 
 
 def collecting(predictor, batches, costs, folder):
-    logits = []
+    writer, position = None, 0
     with torch.inference_mode():
         for batch in batches:
-            logits.append(predictor.net(batch).float().transpose(0, 1).cpu())
-    save_outputs(ExitOutputs(costs, torch.cat(logits).transpose(0, 1)), folder / "out.safetensors")
+            fields = {"logits": predictor.net(batch).float().transpose(0, 1).cpu()}
+            if writer is None:
+                path, samples = folder / "out.safetensors", sum(map(len, batches))
+                writer = OutputsWriter(path, True, samples, fields, costs, {})
+                writer.open()
+            position = writer.write(position, fields)
+    writer.flush()
+    writer.finish()
 
 
 def passes(predictor, batches):

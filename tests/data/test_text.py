@@ -164,7 +164,9 @@ def test_a_network_trains_on_text_and_its_outputs_are_collected(
     net = TransformerEncoder(
         config=config | {"num_attention_heads": 2, "intermediate_size": 32}, exits=[1, 2]
     )
-    data = TextClassification(tokenizer, folder, num_classes=2, val_size=20, batch_size=16)
+    data = TextClassification(
+        tokenizer, folder, num_classes=2, val_size=20, batch_size=16, eval_batch_size=4
+    )
     module = MultiExitModule(net, lambda p: torch.optim.AdamW(p, lr=1e-3))
     trainer = L.Trainer(
         default_root_dir=tmp_path,
@@ -181,4 +183,7 @@ def test_a_network_trains_on_text_and_its_outputs_are_collected(
     outputs = load_outputs(tmp_path / "outputs" / "test.safetensors")
     assert outputs.logits.shape == (2, 9, 2)
     assert outputs.labels is not None
+    trainer.limit_predict_batches = 2
+    with pytest.raises(ValueError, match="only 6 of 9 samples were seen"):
+        trainer.predict(module, datamodule=data)
     assert outputs.labels.tolist() == [label for _, label in read(data.test_dataloader())]

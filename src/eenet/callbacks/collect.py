@@ -30,7 +30,7 @@ class CollectOutputs(Callback):
         self.latency_batch_size = latency_batch_size
         self.costs: ExitCosts | None = None
         self._writer: OutputsWriter | None = None
-        self._position = 0
+        self._position = self._end = 0
 
     def on_predict_batch_end(
         self,
@@ -53,6 +53,11 @@ class CollectOutputs(Callback):
         if self._writer is None or self.costs is None:
             return
         self._writer.flush()
+        if self._position < self._end:
+            raise ValueError(
+                f"predict: only {self._position} of {self._end} samples were seen, so no outputs "
+                "are written; leave out limit_predict_batches and fast_dev_run"
+            )
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             self._writer.finish()
@@ -94,4 +99,5 @@ class CollectOutputs(Callback):
         trainer.strategy.barrier()
         writer.open()
         self._position = getattr(loader.sampler, "start", 0)
+        self._end = getattr(loader.sampler, "stop", len(loader.dataset))
         return writer

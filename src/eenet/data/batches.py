@@ -45,7 +45,8 @@ class Batches(DistributedSampler[list[int]]):
     ) -> None:
         super().__init__(range(size), world, rank, shuffle)  # type: ignore[arg-type]
         self.size, self.batch_size, self.epoch, self.lengths = size, batch_size, epoch, lengths
-        self.start = rank * (size // world) + min(rank, size % world)
+        share, rest = divmod(size, world)
+        self.start, self.stop = (r * share + min(r, rest) for r in (rank, rank + 1))
 
     @classmethod
     def of(

@@ -27,7 +27,7 @@ from eenet.modules.optim import WarmupCosine
 from eenet.modules.scheduler import SchedulerModule
 from eenet.report.comparison import comparison_table, plot_comparison
 from eenet.report.plot import save_figure
-from eenet.report.table import Row, to_csv
+from eenet.report.table import Row, print_table, to_csv
 from eenet.scheduling.learned import LearnedPolicy
 from eenet.scheduling.thresholds import at_exits
 
@@ -289,5 +289,5 @@ def main(args: list[str]) -> None:
     write_text(folder / "compare.json", json.dumps(found | {"sources": sources}, indent=1) + "\n")
     for ending in ("png", "svg"):
         save_figure(plot_comparison(found), folder / f"compare.{ending}")
-    Console().print(comparison_table(found))
+    print_table(comparison_table(found))
     print(f"Written: compare.csv, .json, .png and .svg in {folder}")

@@ -7,12 +7,11 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
-from rich.console import Console
 
 from eenet.files import write_text
 from eenet.modules.scheduler import SchedulerModule
 from eenet.report.plot import plot_curves, save_figure
-from eenet.report.table import Row, curve_rows, rich_table, to_csv
+from eenet.report.table import Row, curve_rows, print_table, rich_table, to_csv
 
 
 class CurveReport(Callback):
@@ -47,7 +46,7 @@ class CurveReport(Callback):
         write_text(folder / "curve.csv", to_csv(rows))
         write_text(folder / "curve.json", json.dumps(summary, indent=1) + "\n")
         save_figure(figure, folder / "curve.png")
-        Console().print(rich_table(rows, exit_quality[-1], measure))
+        print_table(rich_table(rows, exit_quality[-1], measure))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 _log_to_wandb(logger, rows, folder)

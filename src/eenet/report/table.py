@@ -2,9 +2,11 @@
 
 import csv
 import io
+import sys
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.table import Table
 
 from eenet.metrics import Curve
@@ -60,6 +62,11 @@ def curve_rows(
                 row[f"share_exit_{k + 1}"] = share
             rows.append(row)
     return rows
+
+
+def print_table(table: Table) -> None:
+    """Prints a table, in full width where no terminal limits it."""
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 def to_csv(rows: list[Row]) -> str:

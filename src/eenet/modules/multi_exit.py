@@ -22,7 +22,7 @@ class MultiExitModule(L.LightningModule):
 
     The loss is the weighted cross-entropy of all exits, plus self-distillation from the last exit
     in the last part of the training (Ilhan et al. 2024, section 3.1). Logged per split: `loss`,
-    `acc_exit_1` ... `acc_exit_E`, and `acc`, the accuracy of the last exit.
+    `acc_exit_1` ... `acc_exit_E`, and `acc`, the accuracy of the last exit that learns.
 
     Args:
         net: The network.
@@ -61,6 +61,8 @@ class MultiExitModule(L.LightningModule):
         super().__init__()
         self.net = net
         self.heads_only = heads_only
+        if heads_only and net.num_exits < 2:
+            raise ValueError("heads_only=true: the network has no early exit")
         if start_from is not None:
             _take_up(net, start_from)
         elif heads_only and not net.trained:
@@ -150,7 +152,8 @@ class MultiExitModule(L.LightningModule):
             # Not `argmax`, which takes four times as long on maps on a CPU.
             metric.update(full[k].detach().max(1).indices, y)
             self.log(f"{name}_exit_{k + 1}", metric, on_epoch=True, on_step=False)
-        self.log(name, metrics[-1], on_epoch=True, on_step=False, prog_bar=split == "val")
+        last = metrics[-2 if self.heads_only else -1]
+        self.log(name, last, on_epoch=True, on_step=False, prog_bar=split == "val")
         return logits, loss
 
 

@@ -32,6 +32,10 @@ def test_quality_at_by_hand():
 
 
 def test_budget_at_by_hand():
+    begins_late = budget_at(
+        torch.tensor([1.0, 2.0, 3.0]), torch.tensor([torch.nan, 0.5, 0.7]), torch.tensor([0.4, 0.6])
+    )
+    torch.testing.assert_close(begins_late, torch.tensor([2.0, 2.5]).double())
     found = budget_at(COST, QUALITY, torch.tensor([0.4, 0.5, 0.6, 0.9, 0.95]))
     assert found.tolist() == pytest.approx([1.0, 1.0, 1.5, 3.0, math.inf])
     falling = budget_at(

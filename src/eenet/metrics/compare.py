@@ -42,6 +42,7 @@ def budget_at(cost: Tensor, quality: Tensor, wanted: Tensor) -> Tensor:
     """
     cost, quality = _sorted(cost, quality)
     wanted = wanted.double()
+    quality = quality.nan_to_num(nan=-1e9)  # what `quality_at` gives below a curve's first point
     reached = quality.cummax(0).values
     right = torch.searchsorted(reached, wanted)
     last = right.clamp(max=len(cost) - 1)

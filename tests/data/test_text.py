@@ -186,4 +186,5 @@ def test_a_network_trains_on_text_and_its_outputs_are_collected(
     trainer.limit_predict_batches = 2
     with pytest.raises(ValueError, match="only 6 of 9 samples were seen"):
         trainer.predict(module, datamodule=data)
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["test.safetensors"]
     assert outputs.labels.tolist() == [label for _, label in read(data.test_dataloader())]

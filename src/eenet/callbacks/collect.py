@@ -52,19 +52,20 @@ class CollectOutputs(Callback):
         """Completes the files."""
         if self._writer is None or self.costs is None:
             return
-        self._writer.flush()
+        writer, self._writer = self._writer, None
+        writer.flush()
         if self._position < self._end:
+            writer.partial.unlink(missing_ok=True)
             raise ValueError(
                 f"predict: only {self._position} of {self._end} samples were seen, so no outputs "
                 "are written; leave out limit_predict_batches and fast_dev_run"
             )
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            self._writer.finish()
+            writer.finish()
             path = Path(trainer.default_root_dir) / "costs.json"
             write_text(path, json.dumps(self.costs.as_dict(), indent=2) + "\n")
         trainer.strategy.barrier()
-        self._writer = None
 
     def _begin(
         self, trainer: L.Trainer, module: MultiExitModule, outputs: Any, batch: Any

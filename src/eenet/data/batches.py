@@ -66,7 +66,7 @@ class Batches(DistributedSampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         if not self.shuffle:
-            part = torch.arange(self.size).tensor_split(self.num_replicas)[self.rank]
+            part = torch.arange(self.start, self.stop)
             yield from (batch.tolist() for batch in part.tensor_split(len(self)))
             return
         generator = torch.Generator().manual_seed(epoch_seed(self.epoch) % 2**63)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from eenet.data.outputs import load_outputs
+from eenet.lightning_cli import stage_parser
+from eenet.pipeline import _Stage, pipeline_parser
 from tests.wandb_file import contents
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +94,17 @@ def test_what_an_offline_wandb_run_wrote(folder):
     assert plotted == {"eenet", "max_prob", "entropy"}
     assert len(list((media / "table" / "shares").glob("*.table.json"))) == 3
     assert list((media / "images" / "curve").glob("*.png"))
+
+
+@pytest.mark.parametrize("drawn", ["12e45678", "12345678", "0x1f0000"])
+def test_a_wandb_id_stays_a_string_whatever_is_drawn(tmp_path, monkeypatch, drawn):
+    monkeypatch.setattr("uuid.uuid4", lambda: SimpleNamespace(hex=drawn))
+    config = pipeline_parser().parse_args(["--config", "tests/conf/tiny.yaml"])
+    stage = _Stage(tmp_path, "stage2", config.stage2)
+    stage.name_wandb_run()
+    (tmp_path / "stage2.yaml").write_text(stage.text())
+    read = stage_parser().parse_path(str(tmp_path / "stage2.yaml"))
+    assert read.trainer.logger[1].init_args.version == f"e{drawn}"
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])

@@ -185,7 +185,7 @@ class _Stage:
     ) -> None:
         """Runs the stage and records what it produced."""
         print(f"\n{_TITLES[self.name]}, in {self.folder}", flush=True)
-        self._name_wandb_run()
+        self.name_wandb_run()
         write_text(self.folder / "config.yaml", self.text())
         write_text(self.folder / "identity.json", json.dumps(self.identity()))
         command = [sys.executable, "-m", "eenet.stage", "--config", f"{self.folder}/config.yaml"]
@@ -201,7 +201,7 @@ class _Stage:
         }
         write_text(self.record, json.dumps(record, indent=1))
 
-    def _name_wandb_run(self) -> None:
+    def name_wandb_run(self) -> None:
         """Gives W&B one run per stage, grouped by run folder."""
         loggers, run = self.config.trainer.logger, self.folder.parent.name
         for logger in loggers if isinstance(loggers, list) else [loggers]:
@@ -211,7 +211,8 @@ class _Stage:
                 # A stage that is taken up again goes on in its own W&B run.
                 path = self.folder / "wandb-id.txt"
                 if not path.is_file():
-                    write_text(path, init.version or init.id or uuid.uuid4().hex[:8])
+                    # The letter in front: YAML would read an id such as 12e45678 as a number.
+                    write_text(path, init.version or init.id or f"e{uuid.uuid4().hex[:8]}")
                 init.version = path.read_text()
                 logger.dict_kwargs = {
                     **{"group": run, "job_type": self.name, "resume": "allow"},

@@ -77,7 +77,9 @@ def test_what_an_offline_wandb_run_wrote(folder):
     network, scheduler = contents(stage1), contents(stage2)
     assert network["run"] == {"group": "tiny", "job_type": "stage1"}
     assert scheduler["run"] == {"group": "tiny", "job_type": "stage2"}
-    assert {"val/acc_exit_1", "val/acc_exit_3", "test/acc", "train/loss"} <= set(network["metrics"])
+    assert {"val/acc_exit_1", "val/acc_exit_3", "test/acc_mean", "train/loss"} <= set(
+        network["metrics"]
+    )
     assert scheduler["config"]["model"]["init_args"]["budgets"] == [0.5, 0.8]
 
     rows = list(csv.DictReader((folder / "stage2" / "curve.csv").open()))

@@ -92,7 +92,7 @@ def _add_checkpoint(parser: LightningArgumentParser) -> None:
     parser.set_defaults(
         {
             "trainer.default_root_dir": "runs/latest",
-            "checkpoint.monitor": "val/acc",
+            "checkpoint.monitor": "val/acc_mean",
             "checkpoint.mode": "max",
             "checkpoint.filename": "best",
             "checkpoint.enable_version_counter": False,

@@ -106,9 +106,11 @@ def test_fit_and_collect_through_the_command_line(root, tmp_path):
     args += ["--data.image_size=[32,64]", "--data.crop=[32,64]", "--data.batch_size=2"]
     args += ["--trainer.logger=false", f"--trainer.default_root_dir={tmp_path / 'run'}"]
     args += ["--trainer.enable_progress_bar=false", "--trainer.max_epochs=1"]
-    args += ["--model.distill_from=0", "--checkpoint.monitor=val/miou"]
+    args += ["--model.distill_from=0", "--checkpoint.monitor=val/miou_mean"]
     fitted = EENetCLI(args=["fit", *args]).trainer.callback_metrics
-    assert 0 <= fitted["val/miou"] == fitted["val/miou_exit_4"] <= 1
+    mean = sum(k * fitted[f"val/miou_exit_{k}"] for k in range(1, 5)) / 10  # linear exit weights
+    assert fitted["val/miou_mean"] == pytest.approx(mean.item())
+    assert 0 <= mean <= 1
     EENetCLI(args=["predict", *args])
     outputs = load_outputs(tmp_path / "run/outputs/test.safetensors")
     assert (outputs.num_exits, outputs.num_samples, outputs.num_classes) == (4, 3, 19)

@@ -89,6 +89,10 @@ NETWORKS: dict[str, tuple[Callable[[], MultiExitNetwork], Callable[[], Any]]] = 
     ),
     "hrnet": (lambda: HRNet("hrnet_w18_small", 5), lambda: images(32)),
     "bert": (lambda: TransformerEncoder(config=BERT, exits=[1, 3], num_classes=5), sentences),
+    "bert-mean": (
+        lambda: TransformerEncoder(config=BERT, exits=[1, 3], num_classes=5, pooling="mean"),
+        sentences,
+    ),
     "roberta": (lambda: TransformerEncoder(config=ROBERTA, exits=[2, 3], num_classes=5), sentences),
     "distilbert": (
         lambda: TransformerEncoder(config=DISTILBERT, exits=[1, 2, 3], num_classes=5),

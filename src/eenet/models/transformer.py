@@ -1,7 +1,7 @@
 """Transformer encoders for text classification with exits after chosen layers."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,8 @@ class TransformerEncoder(MultiExitNetwork):
             the last layer.
         num_classes: Number of classes.
         dropout: Dropout between pooler and classifier.
+        pooling: What the pooler sees: "first" token, as in BERT and the paper, or the "mean" over
+            the tokens, for which sentence encoders like MiniLM were trained.
 
     Raises:
         ModuleNotFoundError: If transformers is not installed.
@@ -46,6 +48,7 @@ class TransformerEncoder(MultiExitNetwork):
         exits: Sequence[int] = (3, 6, 9, 12),
         num_classes: int = 2,
         dropout: float = 0.1,
+        pooling: Literal["first", "mean"] = "first",
     ) -> None:
         model = _load(name_or_path, config)
         kind = model.config.model_type
@@ -62,9 +65,9 @@ class TransformerEncoder(MultiExitNetwork):
         ]
         # In the first stage, so that the embeddings count as a cost of the first exit.
         stages[0] = nn.Sequential(_Embeddings(model.embeddings, model.config), stages[0])
-        heads = [_Head(model.config, num_classes, dropout) for _ in exits]
+        heads = [_Head(model.config, num_classes, dropout, pooling) for _ in exits]
         pooler = getattr(model, "pooler", None)
-        if name_or_path is not None and pooler is not None:
+        if name_or_path is not None and pooler is not None and pooling == "first":
             # As in DeeBERT's code (Xin et al. 2020), each exit starts from the pretrained pooler.
             for head in heads:
                 head.dense.load_state_dict(pooler.dense.state_dict())
@@ -140,10 +143,11 @@ class _Layers(nn.Module):
 
 
 class _Head(nn.Module):
-    """BERT's pooler (dense and tanh on the first token), dropout and a linear classifier."""
+    """BERT's pooler (dense and tanh), dropout and a linear classifier."""
 
-    def __init__(self, config: Any, num_classes: int, dropout: float) -> None:
+    def __init__(self, config: Any, num_classes: int, dropout: float, pooling: str) -> None:
         super().__init__()
+        self.pooling = pooling
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(config.hidden_size, num_classes)
@@ -152,8 +156,13 @@ class _Head(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, state: _State) -> Tensor:
-        pooled = torch.tanh(self.dense(state[0][:, 0]))
-        logits: Tensor = self.classifier(self.dropout(pooled))
+        hidden, mask = state
+        if self.pooling == "first":
+            summary = hidden[:, 0]
+        else:
+            tokens = mask[:, :, None].to(hidden.dtype)
+            summary = (hidden * tokens).sum(1) / tokens.sum(1)
+        logits: Tensor = self.classifier(self.dropout(torch.tanh(self.dense(summary))))
         return logits
 
 

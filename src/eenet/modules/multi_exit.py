@@ -22,7 +22,8 @@ class MultiExitModule(L.LightningModule):
 
     The loss is the weighted cross-entropy of all exits, plus self-distillation from the last exit
     in the last part of the training (Ilhan et al. 2024, section 3.1). Logged per split: `loss`,
-    `acc_exit_1` ... `acc_exit_E`, and `acc`, the accuracy of the last exit that learns.
+    `acc_exit_1` ... `acc_exit_E`, and `acc_mean`, their mean weighted as in the loss, by which the
+    best checkpoint is chosen: a network is to be good at all of its exits.
 
     Args:
         net: The network.
@@ -126,6 +127,14 @@ class MultiExitModule(L.LightningModule):
         """Loss and accuracies of one test batch."""
         self._shared_step(batch, "test")
 
+    def on_validation_epoch_end(self) -> None:
+        """Logs the mean over the exits."""
+        self._log_mean("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the mean over the exits."""
+        self._log_mean("test")
+
     def predict_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """What the exits say: `logits [B, E, C]` (float32) and `labels [B]`, on the CPU."""
         x, y = batch
@@ -152,9 +161,16 @@ class MultiExitModule(L.LightningModule):
             # Not `argmax`, which takes four times as long on maps on a CPU.
             metric.update(full[k].detach().max(1).indices, y)
             self.log(f"{name}_exit_{k + 1}", metric, on_epoch=True, on_step=False)
-        last = metrics[-2 if self.heads_only else -1]
-        self.log(name, last, on_epoch=True, on_step=False, prog_bar=split == "val")
         return logits, loss
+
+    def _log_mean(self, split: str) -> None:
+        metrics: Any = self.metrics[f"{split}_{self.metric_name}"]
+        values = torch.stack([metric.compute() for metric in metrics])
+        self.log(
+            f"{split}/{self.metric_name}_mean",
+            (values * self.weights).sum(),
+            prog_bar=split == "val",
+        )
 
 
 def _take_up(net: MultiExitNetwork, path: str) -> None:
@@ -170,7 +186,7 @@ class SegmentationModule(MultiExitModule):
     """The same for semantic segmentation: a class for every pixel, 255 where there is none.
 
     Logged is `miou` in place of `acc`, the mean IoU over the classes that the split's labels hold:
-    give `val/miou` to the checkpoint callback as its `monitor`.
+    give `val/miou_mean` to the checkpoint callback as its `monitor`.
     """
 
     metric_name = "miou"

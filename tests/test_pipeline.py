@@ -126,6 +126,9 @@ def test_two_processes_give_what_one_gave(folder, tmp_path, stage):
         shown = re.findall(r"test/acc_exit_\d\s+│\s+([\d.e-]+)", tested.stdout)
         accuracies = alone.answer_quality().mean(1).tolist()
         assert [float(value) for value in shown] == pytest.approx(accuracies)
+        (loss,) = re.findall(r"test/loss\s+│\s+([\d.e-]+)", tested.stdout)
+        logged = csv.DictReader((folder / "stage1/logs/version_0/metrics.csv").open())
+        assert float(loss) == pytest.approx(float([*logged][-1]["test/loss"]), rel=1e-5)
     else:
         alone, together = (
             json.loads((f / "curve.json").read_text()) for f in (folder / stage, tmp_path)

@@ -156,7 +156,10 @@ class MultiExitModule(L.LightningModule):
         loss = losses.multi_exit_cross_entropy(full, y, self.weights, self.ignore_index)
         metrics: Any = self.metrics[f"{split}_{self.metric_name}"]
         name = f"{split}/{self.metric_name}"
-        self.log(f"{split}/loss", loss, prog_bar=split == "train", batch_size=len(y))
+        training = split == "train"
+        self.log(
+            f"{split}/loss", loss, prog_bar=training, batch_size=len(y), sync_dist=not training
+        )
         for k, metric in enumerate(metrics):
             # Not `argmax`, which takes four times as long on maps on a CPU.
             metric.update(full[k].detach().max(1).indices, y)
@@ -170,6 +173,7 @@ class MultiExitModule(L.LightningModule):
             f"{split}/{self.metric_name}_mean",
             (values * self.weights).sum(),
             prog_bar=split == "val",
+            sync_dist=True,
         )
 
 

@@ -21,7 +21,7 @@ def scheduler(predictor, logits):
         quick = len(logits[k]) == 1 and logits[k].is_cpu
         decide = decisions.quick if quick else decisions
         stays, *memory = decide(logits[k], predictor._thresholds[k], *memory)
-        stays.nonzero()
+        int(stays) if quick else stays.nonzero()
 
 
 def peak(arguments) -> float:

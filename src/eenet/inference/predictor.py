@@ -17,6 +17,7 @@ from eenet.models import MultiExitNetwork, narrow
 from eenet.scheduling import BudgetControl, EENetPlus, ExitOutputs, Policy, Rule, Scorer
 
 BudgetUnit = Literal["fraction", "cost"]
+_FIRST = torch.zeros(1, dtype=torch.int64)
 
 
 class Answers(NamedTuple):
@@ -246,7 +247,8 @@ class AdaptivePredictor:
             return logits, state, memory, torch.empty(0, dtype=torch.int64)
         decide: Any = self._decisions[self.rule.scorer][k]
         if len(logits) == 1 and logits.is_cpu and logits.dim() == 2 and not self._compile:
-            decide = decide.quick
+            stays, *memory = decide.quick(logits, self._thresholds[k], *memory)
+            return logits, state, memory, _FIRST[: int(stays)]  # cheaper than nonzero
         stays, *memory = decide(logits, self._thresholds[k], *memory)
         return logits, state, memory, stays.nonzero()[:, 0]
 

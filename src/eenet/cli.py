@@ -1,6 +1,7 @@
 """The `eenet` command."""
 
 import os
+import pickle
 import subprocess
 import sys
 import warnings
@@ -61,7 +62,7 @@ def reporting_errors() -> Iterator[None]:
         yield
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)  # the stage has said what was wrong
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, pickle.UnpicklingError) as error:
         if os.environ.get("EENET_TRACEBACK"):
             raise
         print(f"eenet: error: {_cause(str(error))}", file=sys.stderr)

@@ -2,9 +2,13 @@
 
 import hashlib
 import os
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import torch
 
 
 @contextmanager
@@ -36,3 +40,25 @@ def sha256(path: str | Path) -> str:
     """Hex SHA-256 of a file's content."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_tensors(path: str | Path) -> dict[str, Any]:
+    """Reads a file of `torch.save` onto the CPU, without executing anything in it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or holds more than tensors and plain values.
+    """
+    try:
+        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} is refused: it is no file of torch.save, or holds more than tensors and plain "
+            "values, which could run code when read. Use weights from a source that you trust, "
+            "saved as a state_dict."
+        ) from error
+    except FileNotFoundError:
+        raise
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is damaged or cut off ({error}): write it anew") from error
+    return found

@@ -10,6 +10,7 @@ import torchvision
 from torch import Tensor, fx, nn
 from torchvision.ops import Permute
 
+from eenet.files import load_tensors
 from eenet.models.base import MultiExitNetwork
 from eenet.models.heads import image_head
 
@@ -76,7 +77,7 @@ def _load(name: str, num_classes: int, weights: str | None, image_size: int | No
     elif weights in ("DEFAULT", *known):
         model = torchvision.models.get_model(name, weights=weights, **options)
     elif Path(weights).is_file():
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        state = load_tensors(weights)
         # The classifier comes last, so that the last entry is its bias or weight.
         classes = len(list(state.values())[-1])
         model = torchvision.models.get_model(name, num_classes=classes, **options)

@@ -77,7 +77,7 @@ def streams(run: str, val: ExitOutputs, test: ExitOutputs):
         "validation, then test",
         joined(drawn(val, half, generator), drawn(test, half, generator)),
     )
-    if "name_or_path" not in str(stage_config(run, 1)["model"]) and test.num_samples == LENGTH:
+    if not stage_config(run, 1)["data"]["class_path"].endswith("TextClassification"):
         yield "growing noise", noisier(run, test)
 
 

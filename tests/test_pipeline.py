@@ -146,6 +146,16 @@ def test_a_finished_pipeline_is_skipped(folder):
     assert (folder / "stage2" / "curve.csv").stat().st_mtime_ns == before
 
 
+def test_a_file_cut_off_is_named_and_made_anew(folder):
+    path = folder / "stage1" / "outputs" / "val.safetensors"
+    logits = load_outputs(path).logits.clone()  # not mapped: the file is cut under it
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    result = pipeline(folder)
+    assert result.returncode == 0, result.stderr
+    assert f"{path} is not what the stage wrote" in result.stdout
+    assert torch.equal(load_outputs(path).logits, logits)
+
+
 def test_other_budgets_keep_the_network_and_the_old_results(folder):
     trained = (folder / "stage1" / "checkpoints" / "best.ckpt").stat().st_mtime_ns
     result = pipeline(folder, "--stage2.model.init_args.budgets=[0.6]")

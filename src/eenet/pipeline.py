@@ -152,13 +152,14 @@ class _Stage:
         if not self.record.is_file():
             return False
         record = json.loads(self.record.read_text())
-        files = record["files"].items()
-        return (
-            record["identity"] == self.identity()
-            and record["sources"] == sources
-            and all((self.folder / name).is_file() for name, _ in files)
-            and all(sha256(self.folder / name) == digest for name, digest in files)
-        )
+        if record["identity"] != self.identity() or record["sources"] != sources:
+            return False
+        for name, digest in record["files"].items():
+            path = self.folder / name
+            if not path.is_file() or sha256(path) != digest:
+                print(f"{path} is not what the stage wrote (its checksum differs): made anew")
+                return False
+        return True
 
     def make_room(self, keep_if_same: bool, overwrite: bool) -> None:
         """Moves results of another config out of the way; asks first where that loses training."""

@@ -16,6 +16,7 @@ import torch
 from lightning import LightningDataModule
 
 from eenet.data.outputs import load_outputs
+from eenet.files import load_part
 from eenet.inference.run import build, stage_config
 from eenet.metrics.compare import quality_at
 from eenet.models import MultiExitNetwork
@@ -50,10 +51,7 @@ def joined(first, second):
 def noisier(run: str, test: ExitOutputs, steps: int = 10) -> ExitOutputs:
     """What the exits say of the test images, in order, under noise growing to a pixel s.d. of 1."""
     net = build(MultiExitNetwork, stage_config(run, 1)["model"]["init_args"]["net"])
-    saved = torch.load(Path(run) / "stage1/checkpoints/best.ckpt", weights_only=True)["state_dict"]
-    net.load_state_dict(
-        {key.removeprefix("net."): x for key, x in saved.items() if key.startswith("net.")}
-    )
+    net.load_state_dict(load_part(Path(run) / "stage1/checkpoints/best.ckpt", "net."))
     data = build(LightningDataModule, stage_config(run, 1)["data"])
     data.setup("test")
     net.eval()

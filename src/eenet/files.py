@@ -62,3 +62,14 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{path} is damaged or cut off ({error}): write it anew") from error
     return found
+
+
+def load_part(path: str | Path, prefix: str) -> dict[str, Any]:
+    """The state of one module of a Lightning checkpoint, its names without `prefix`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: As `load_tensors`.
+    """
+    state = load_tensors(path)["state_dict"]
+    return {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}

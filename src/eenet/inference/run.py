@@ -7,7 +7,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from torch import nn
 
-from eenet.files import load_tensors
+from eenet.files import load_part
 from eenet.models import MultiExitNetwork
 from eenet.scheduling import Policy
 
@@ -59,8 +59,7 @@ def build(kind: Any, config: Any) -> Any:
 
 def _load(module: nn.Module, folder: str | Path, stage: int, prefix: str) -> None:
     path = Path(folder) / f"stage{stage}" / "checkpoints" / "best.ckpt"
-    state = load_tensors(path)["state_dict"]
-    own = {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
+    own = load_part(path, prefix)
     try:
         module.load_state_dict(own)
     except RuntimeError as error:

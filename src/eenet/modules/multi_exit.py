@@ -10,7 +10,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from eenet import losses
-from eenet.files import load_tensors
+from eenet.files import load_part
 from eenet.metrics.segmentation import MeanIoU, confusion_counts, mean_iou
 from eenet.models import MultiExitNetwork
 from eenet.modules.optim import optimizers_for
@@ -179,8 +179,7 @@ class MultiExitModule(L.LightningModule):
 
 
 def _take_up(net: MultiExitNetwork, path: str) -> None:
-    state = load_tensors(path)["state_dict"]
-    own = {key.removeprefix("net."): x for key, x in state.items() if key.startswith("net.")}
+    own = load_part(path, "net.")
     try:
         net.load_state_dict(own)
     except RuntimeError as error:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,31 @@ def test_batches_are_padded_and_cut(tokenizer: str, folder: str) -> None:
     raw = data.encode(texts)
     assert torch.equal(raw["input_ids"], x["input_ids"])
     assert torch.equal(raw["attention_mask"], x["attention_mask"])
+
+
+def test_tokens_are_kept_on_disk_until_tokenizer_or_length_changes(
+    tokenizer: str, folder: str, tmp_path: Path
+) -> None:
+    def kept() -> int:
+        return len(list((tmp_path / "cache/eenet-tokens").glob("*.arrow")))
+
+    first = make(tokenizer, folder)
+    files = kept()  # one for each of train and test
+    again = make(tokenizer, folder)
+    assert files == kept() == 2
+    assert read(first.test_dataloader()) == read(again.test_dataloader())
+
+    shorter = make(tokenizer, folder, max_length=4)
+    assert kept() == 4
+    assert max(len(ids) for ids, _ in read(shorter.test_dataloader())) == 4
+
+    vocabulary = json.loads((Path(tokenizer) / "tokenizer.json").read_text())["model"]["vocab"]
+    vocabulary["good"], vocabulary["bad"] = vocabulary["bad"], vocabulary["good"]
+    other = tmp_path / "other"
+    transformers.BertTokenizer(vocab=vocabulary).save_pretrained(other)
+    changed = make(str(other), folder)
+    assert kept() == 6
+    assert read(changed.test_dataloader()) != read(first.test_dataloader())
 
 
 def test_labels_may_be_names(tokenizer: str, tmp_path: Path) -> None:

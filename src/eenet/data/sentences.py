@@ -1,6 +1,7 @@
 """Tokenised sentences in memory."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,12 +52,16 @@ class Sentences(Dataset[Batch]):
 
 
 def tokenise(
-    texts: list[str], labels: Tensor, tokenizer: Any, max_length: int, where: str
+    table: Any, column: str, labels: Tensor, tokenizer: Any, max_length: int, where: str
 ) -> Sentences:
-    """Tokenises texts with special tokens, cut at `max_length` tokens.
+    """Tokenises a table's texts with special tokens, cut at `max_length` tokens.
+
+    The tokens are kept in the cache of `datasets` and found again by the table's content, the
+    tokenizer's and the length.
 
     Args:
-        texts: N texts.
+        table: A `datasets.Dataset` of N rows.
+        column: Its column of texts.
         labels: Their classes `[N]`.
         tokenizer: A tokenizer of transformers.
         max_length: Most tokens of a sentence.
@@ -65,17 +70,44 @@ def tokenise(
     Raises:
         ValueError: If most tokens are the unknown token.
     """
-    encoded = tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)[
-        "input_ids"
-    ]
-    lengths = torch.tensor([len(ids) for ids in encoded])
-    tokens = torch.tensor([token for ids in encoded for token in ids], dtype=torch.int32)
-    words = len(tokens) - len(texts) * tokenizer.num_special_tokens_to_add()
+    from datasets import config
+    from datasets.fingerprint import Hasher
+
+    def ids(rows: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        cut = tokenizer(rows[column], truncation=True, max_length=max_length)
+        return {"ids": cut["input_ids"]}
+
+    knows = backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()  # calls leave these behind, which would change the name
+        backend.no_padding()
+        knows = backend.to_str()
+    name = Hasher.hash((table._fingerprint, column, knows or tokenizer, max_length))
+    folder = Path(config.HF_DATASETS_CACHE) / "eenet-tokens"
+    folder.mkdir(parents=True, exist_ok=True)
+    encoded = table.select_columns(column).map(
+        ids,
+        batched=True,
+        remove_columns=column,
+        cache_file_name=str(folder / f"{name}.arrow"),
+        new_fingerprint=name,
+        desc=f"Tokenising {where}",
+    )
+    lists = encoded.data.column("ids").combine_chunks()
+    lengths = torch.tensor(lists.value_lengths().to_numpy(), dtype=torch.int64)
+    tokens = torch.tensor(lists.flatten().to_numpy(), dtype=torch.int32)
+    require_known(tokens, len(table), tokenizer, where)
+    starts = lengths.cumsum(0) - lengths
+    return Sentences(tokens, starts, lengths, labels, tokenizer.pad_token_id or 0)
+
+
+def require_known(tokens: Tensor, texts: int, tokenizer: Any, where: str) -> None:
+    """Refuses the tokens of N texts if most of them are the unknown token (`ValueError`)."""
+    padding = int((tokens == tokenizer.pad_token_id).sum())
+    words = tokens.numel() - padding - texts * tokenizer.num_special_tokens_to_add()
     unknown = int((tokens == tokenizer.unk_token_id).sum()) if tokenizer.unk_token else 0
     if 2 * unknown > words:
         raise ValueError(
             f"tokenizer: {unknown} of the {words} tokens of {where} are "
             f"{tokenizer.unk_token}; its vocabulary is not that of this language, or was not loaded"
         )
-    starts = lengths.cumsum(0) - lengths
-    return Sentences(tokens, starts, lengths, labels, tokenizer.pad_token_id or 0)

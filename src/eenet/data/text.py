@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from eenet.data.sentences import Sentences, tokenise
+from eenet.data.sentences import Sentences, require_known, tokenise
 from eenet.data.splits import Split, SplitDataModule
 from eenet.data.tables import read_table
 from eenet.extras import require
 
 
 class TextClassification(SplitDataModule):
-    """Sentences with a class each, tokenised once and kept in memory as one flat tensor.
+    """Sentences with a class each, tokenised once (cached on disk), in memory as one flat tensor.
 
     Batches are `({"input_ids", "attention_mask"}, labels)`: int64 `[B, T]`, `[B, T]` and `[B]`,
     padded to the longest sentence of the batch. Training batches hold sentences of similar
@@ -82,9 +82,15 @@ class TextClassification(SplitDataModule):
 
     def encode(self, raw: Sequence[str]) -> dict[str, Tensor]:
         """Texts as the network takes them: `input_ids` and `attention_mask`, `[B, T]` int64."""
-        labels = torch.zeros(len(raw), dtype=torch.int64)
-        sentences = tokenise(list(raw), labels, self._tokenizer, self.max_length, "the input")
-        return sentences[range(len(raw))][0]
+        encoded = self._tokenizer(
+            list(raw),
+            truncation=True,
+            max_length=self.max_length,
+            padding=True,
+            return_tensors="pt",
+        )
+        require_known(encoded["input_ids"], len(raw), self._tokenizer, "the input")
+        return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -103,15 +109,15 @@ class TextClassification(SplitDataModule):
                     f"{field}={getattr(self, field)!r}: {where} has the columns "
                     f"{table.column_names}"
                 )
-        texts, labels = list(table[self.text_column]), list(table[self.label_column])
-        for row, text in enumerate(texts):
+        labels = list(table[self.label_column])
+        for row, text in enumerate(table[self.text_column]):
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(
                     f"{where}: row {row} of {self.text_column!r} holds no text but {text!r}; "
                     "remove such rows"
                 )
         classes = self._classes(labels, where)
-        return tokenise(texts, classes, self._tokenizer, self.max_length, where)
+        return tokenise(table, self.text_column, classes, self._tokenizer, self.max_length, where)
 
     def _classes(self, labels: list[Any], where: str) -> Tensor:
         if self.class_names is not None:

@@ -33,6 +33,7 @@ RECIPES = {
     "uniform": ("uniform", 0.01, 0.75, "last"),
     "early": ((4, 3, 2, 1), 0.01, 0.75, "last"),
     "distilled": ("uniform", 0.3, 0.2, "last"),
+    "distilled-linear": ("linear", 1.0, 0.2, "last"),
     "ensemble": ("uniform", 0.3, 0.2, "ensemble"),
     "equilibrium": ("uniform", 0.01, 0.75, "last"),  # gradients rescaled in `forward`
     "routed": ("uniform", 0.01, 0.75, "last"),  # half of each sample's weight where it leaves

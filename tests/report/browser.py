@@ -1,4 +1,4 @@
-"""A headless Chromium driven over a pipe (the DevTools protocol), with the standard library alone."""
+"""A headless Chromium driven over a pipe by the DevTools protocol, with nothing to install."""
 
 import base64
 import contextlib

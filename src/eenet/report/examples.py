@@ -91,7 +91,7 @@ def _images(folder: str | Path, data: Any, outputs: ExitOutputs, positions: Tens
     x, y = split[positions.tolist()]
     if outputs.labels is not None and not torch.equal(y.long(), outputs.labels[positions]):
         raise ValueError("the test data have other labels than when the outputs were collected")
-    samples = [{"image": _uri(_picture(image))} for image in x]
+    samples: list[dict[str, Any]] = [{"image": _uri(_picture(image))} for image in x]
     if isinstance(data, Cityscapes):
         net, _, _ = load_run(folder)
         with torch.inference_mode():

@@ -2,10 +2,12 @@
 
 import math
 import textwrap
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from eenet.report.examples import opened
@@ -37,7 +39,7 @@ def figures(data: Data) -> dict[str, Figure]:
 
 def exit_colours(count: int) -> list[str]:
     """One colour for each exit, light to dark, told apart in grey too."""
-    places = [0.86 - 0.66 * k / max(count - 1, 1) for k in range(count)]
+    places = [0.86 - 0.6 * k / max(count - 1, 1) for k in range(count)]
     return [matplotlib.colors.to_hex(matplotlib.colormaps["viridis"](x)) for x in places]
 
 
@@ -101,9 +103,9 @@ def _is_in(budget: float, budgets: list[float]) -> bool:
 
 def _shares(data: Data) -> Figure:
     policies, colours = data["policies"], exit_colours(len(data["exit_costs"]))
-    figure, panels = _panels(len(policies), 3, 2.3, sharey=True)
+    figure, panels = _panels(len(policies), 4 if len(policies) == 4 else 3, 2.3, sharey=True)
     budgets = data["budgets"]
-    width = 0.86 * min([b - a for a, b in zip(budgets, budgets[1:], strict=False)] or [0.1])
+    width = 0.86 * min([b - a for a, b in pairwise(budgets)] or [0.1])
     for axes, (label, policy) in zip(panels, policies.items(), strict=True):
         points = [at_budget(policy, b) for b in budgets]
         below = [0.0] * len(points)
@@ -184,11 +186,7 @@ def _classes(data: Data) -> Figure | None:
     names = [textwrap.shorten(data["classes"][c], 28) for c in data["class_order"].tolist()]
     exits = shares.shape[1]
     figure, (axes,) = _panels(1, 1, 1.1 + 0.27 * len(names))
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for row, values in enumerate(shares.tolist()):
-        for k, value in enumerate(values):
-            colour = "white" if value > 0.55 else INK
-            axes.text(k, row, f"{value:.0%}", ha="center", va="center", color=colour, fontsize=9)
+    _cells(axes, shares.tolist(), 1, "{:.0%}")
     axes.set_xticks(range(exits), [f"exit {k + 1}" for k in range(exits)])
     axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])
     axes.grid(visible=False)
@@ -236,7 +234,9 @@ def _reliability(data: Data) -> Figure | None:
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
         share = own["count"] / own["count"].max()
         axes.bar([0.05 + 0.1 * b for b in range(10)], 0.25 * share, 0.09, color="#D8D8D8")
-        axes.plot(own["confidence"], own["right"], color=COLOURS[0], marker="o", markersize=4)
+        axes.plot(
+            own["confidence"], own["right"], "o-", color=COLOURS[0], markersize=4, clip_on=False
+        )
         axes.set_title(f"exit {k + 1}: ECE {own['ece']:.1%}", fontsize=9, loc="left", color=INK)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
@@ -256,16 +256,7 @@ def _weights(data: Data) -> Figure | None:
     for axes, (label, own) in zip(panels, found.items(), strict=True):
         values = list(own["values"].values())
         reach = max((abs(x) for row in values for x in row if math.isfinite(x)), default=1) or 1
-        signed = own["kind"] == "weight"
-        colours = "RdBu" if signed else "Blues"
-        axes.imshow(values, cmap=colours, vmin=-reach if signed else 0, vmax=reach, aspect="auto")
-        for row, numbers in enumerate(values):
-            for k, x in enumerate(numbers):
-                if math.isfinite(x):
-                    colour = "white" if abs(x) > 0.6 * reach else "#222222"
-                    axes.text(
-                        k, row, f"{x:.2g}", ha="center", va="center", fontsize=8, color=colour
-                    )
+        _cells(axes, values, reach, "{:.2f}")
         axes.set_xticks(range(len(values[0])), [f"exit {k + 1}" for k in range(len(values[0]))])
         axes.set_yticks(
             range(len(values)), [_class_named(n, data["classes"]) for n in own["values"]]
@@ -274,6 +265,23 @@ def _weights(data: Data) -> Figure | None:
         axes.grid(visible=False)
         axes.set_title(f"{label}, {own['note']}", fontsize=9, loc="left", color=INK)
     return figure
+
+
+def _cells(axes: Any, values: list[list[float]], reach: float, form: str) -> None:
+    """A table of coloured cells: blue by how much is positive, orange for negative, of `reach`."""
+    for row, numbers in enumerate(values):
+        for k, x in enumerate(numbers):
+            if math.isfinite(x):
+                colour, alpha = COLOURS[x < 0], 0.6 * min(1, abs(x) / reach)
+                place = (k - 0.48, row - 0.46), 0.96, 0.92
+                axes.add_patch(Rectangle(*place, color=colour, alpha=alpha, linewidth=0))
+                text = form.format(x).replace("-", "\u2212")
+                axes.text(k, row, text, ha="center", va="center", fontsize=8, color=INK)
+    axes.set_xlim(-0.5, len(values[0]) - 0.5)
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.tick_params(length=0)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)
 
 
 def _class_named(name: str, classes: list[str]) -> str:
@@ -315,7 +323,7 @@ def _promises(data: Data) -> Figure | None:
         pairs = zip(found[name], found["budget"], strict=True)
         relative = [100 * (spent / budget - 1) for spent, budget in pairs]
         places = [budget + shift for budget in found["budget"]]
-        axes.bar(places, relative, 0.01, color=COLOURS[index])
+        axes.bar(places, relative, 0.004, color=COLOURS[index])
         look = _look(index) | {"linestyle": "none"}
         axes.plot(places, relative, label=f"{name} thresholds", **look)
     axes.set_xlim(min(found["budget"]) - 0.05, ends[1])

@@ -69,8 +69,8 @@ function drawClasses(rows) {
   if (!rows) return;
   const exits = rows[0].map((_, k) => make("th", { scope: "col" }, `exit ${k + 1}`));
   const cells = (row) => row.map((share) => make("td", {
-    style: `background: color-mix(in srgb, var(--c0) ${(85 * share).toFixed(0)}%, transparent);` +
-      (share > 0.6 ? "color: #fff" : "") }, percent(share, 0)));
+    style: `background: color-mix(in srgb, var(--c0) ${(60 * share).toFixed(0)}%, transparent)` },
+    percent(share, 0)));
   at("classes")?.replaceChildren(
     make("thead", {}, make("tr", {}, make("th", {}, "class"), ...exits)),
     make("tbody", {}, ...rows.map((row, c) =>
@@ -95,9 +95,10 @@ function drawExamples(exits, shares) {
   if (!D.examples.length) return;
   const kind = D.examples[0].text ? "texts" : D.examples[0].mask ? "scenes" : "";
   at("examples").replaceChildren(...shares.map((share, k) => {
-    const some = exits.map((e, s) => [e, s]).filter(([e]) => e === k).slice(0, kind ? 5 : 7);
+    const some = exits.map((e, s) => [e, s]).filter(([e]) => e === k).slice(0, kind === "texts" ? 5 : 6);
+    const none = share > 0 && !some.length ? ", none of those kept in this page" : "";
     return make("div", { class: "exit" },
-      make("h3", {}, `exit ${k + 1} `, make("span", {}, `${percent(share)} of the samples leave here`)),
+      make("h3", {}, `exit ${k + 1} `, make("span", {}, `${percent(share)} of the samples leave here${none}`)),
       make("div", { class: `tiles ${kind}` }, ...some.map(([, s]) => tile(s, k))));
   }));
 }

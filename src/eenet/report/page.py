@@ -137,6 +137,10 @@ def _luminance(colour: str) -> float:
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
+def _percent(value: float, digits: int = 1) -> str:
+    return f"{100 * value:.{digits}f} %"
+
+
 def _sentences(data: Data) -> dict[str, str]:
     """What the page says in words, as plain text."""
     reference, measure = data["reference"], data["measure"]
@@ -147,14 +151,14 @@ def _sentences(data: Data) -> dict[str, str]:
     control, promises = data["control"] or {}, data["promises"] or {}
     unit = data["provenance"].get("cost_unit", "given")
     unit = {"macs": "multiply-accumulate operations", "ms": "milliseconds"}.get(unit, "given units")
-    many = data["runs"] > 1
+    many, batch = data["runs"] > 1, control.get("batch", 1)
     left_out = len(data["classes"]) - len(
         data["class_order"] if data["class_order"] is not None else []
     )
     return {
         "name": data["name"],
-        "lede": f"At {cost:.0%} of the full network's cost, {reference} reaches {quality:.1%} "
-        f"{measure}; the full network reaches {full:.1%}.",
+        "lede": f"At {_percent(cost, 0)} of the full network's cost, {reference} reaches "
+        f"{_percent(quality)} {measure}; the full network reaches {_percent(full)}.",
         "about": f"{data['samples']} test samples, policies fitted on {data['fitted_on']} others. "
         f"Costs are fractions of the full network's {unit}."
         + (f" Curves are means of {data['runs']} runs; all else is the first one." if many else ""),
@@ -174,17 +178,20 @@ def _sentences(data: Data) -> dict[str, str]:
         "weights_say": "EENet: weight of each input of the exit score, times the input's standard "
         "deviation; blue raises the score, orange lowers it. EENet+: by how much a group of inputs "
         "moves the predicted gain of going on, per unit of doubt.",
-        "control_batch": "sample" if control.get("batch", 1) == 1 else f"{control['batch']} samples",
-        "control_say": f"{control.get('policy')} at budget {control.get('budget', 0):.2f}, the test "
-        f"samples in their order, step size {control.get('step')}.",
-        "delta": f"{promises.get('delta', 0):.0%}",
-        "promises_say": f"{promises.get('policy')}. Calibrated on {promises.get('samples')} samples"
-        + (" of the run's own calibration split" if promises.get("own") else "")
-        + (", reported on the test samples." if promises.get("own") else
-           " drawn from the test split, as the run has no calibration split; reported on the others.")
+        "control_batch": "sample" if batch == 1 else f"{batch} samples",
+        "control_say": f"{control.get('policy')} at budget {control.get('budget', 0):.2f}, the "
+        f"test samples in their order, step size {control.get('step')}.",
+        "delta": _percent(promises.get("delta", 0), 0),
+        "promises_say": f"{promises.get('policy')}, calibrated on {promises.get('samples')} samples"
+        + (
+            " of the run's own calibration split, reported on the test samples."
+            if promises.get("own")
+            else " drawn from the test split, as the run has no calibration split, and reported on "
+            "the others."
+        )
         + " Budgets missing here cannot be promised from so few samples.",
         "provenance": ", ".join(f"{k} {v}" for k, v in data["provenance"].items() if len(v) < 60),
-    }  # fmt: skip
+    }
 
 
 def _examples_say(data: Data) -> str:
@@ -193,24 +200,25 @@ def _examples_say(data: Data) -> str:
             '<p class="note">The test data are not at hand any more, so there are no examples: '
             f"{html.escape(data['missing'])}</p>"
         )
-    return (
-        "<p>Test samples drawn at random, under the exit where the chosen setting lets them go.</p>"
-    )
+    return "<p>A few test samples, under the exit where the chosen setting lets them leave.</p>"
 
 
 def _table(data: Data) -> str:
     exits = range(len(data["exit_costs"]))
-    heads = ["policy", "budget", "cost used", data["measure"], *(f"exit {k + 1}" for k in exits)]
-    rows = [
-        "<thead><tr>",
-        *(f'<th scope="col">{html.escape(h)}</th>' for h in heads),
-        "</tr></thead>",
-    ]
+    heads = ["policy", "budget", "cost used", data["measure"], "95 % interval"]
+    heads += [f"exit {k + 1}" for k in exits]
+    cells = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in heads)
+    bodies = [f"<thead><tr>{cells}</tr></thead>"]
     for label, policy in data["policies"].items():
+        curve, rows = data["curves"][label], []
         for budget in data["budgets"]:
             i = at_budget(policy, budget)
-            numbers = [f"{budget:.2f}", f"{policy['cost'][i]:.3f}", f"{policy['quality'][i]:.2%}"]
-            numbers += [f"{share:.1%}" for share in policy["shares"][i].tolist()]
-            cells = "".join(f"<td>{number}</td>" for number in numbers)
-            rows.append(f'<tr><th scope="row">{html.escape(label)}</th>{cells}</tr>')
-    return "".join(rows)
+            low, high = 100 * curve["low"][i], 100 * curve["high"][i]
+            numbers = [f"{budget:.2f}", f"{curve['cost'][i]:.3f}"]
+            numbers += [_percent(curve["quality"][i]), f"{low:.1f} to {high:.1f}"]
+            numbers += [_percent(share) for share in policy["shares"][i].tolist()]
+            rows.append("".join(f"<td>{number}</td>" for number in numbers))
+        head = f'<th scope="rowgroup" rowspan="{len(rows)}">{html.escape(label)}</th>'
+        body = "</tr><tr>".join(rows)
+        bodies.append(f"<tbody><tr>{head}{body}</tr></tbody>")
+    return "".join(bodies)

@@ -84,7 +84,9 @@ def _curves(data: Data) -> Figure:
             for name in ("cost", "quality", "low", "high")
         )
         asked = [i for i, b in enumerate(curve["budget"][order]) if _is_in(b, data["budgets"])]
-        axes.fill_between(cost, low, high, color=look["color"], alpha=0.1, linewidth=0)
+        axes.fill_between(
+            cost, low, high, color=look["color"], alpha=0.07 if index else 0.14, linewidth=0
+        )
         axes.plot(cost, quality, label=label, markevery=asked, zorder=4 - 0.1 * index, **look)
     mark_exits(axes, data["exit_costs"].tolist(), data["exit_quality"].tolist())
     # The floor and wide intervals at the first exit may lie far below all that is of interest.
@@ -232,8 +234,8 @@ def _reliability(data: Data) -> Figure | None:
     figure, panels = _panels(len(data["reliability"]), 4, 2.3, sharex=True, sharey=True)
     for k, (axes, own) in enumerate(zip(panels, data["reliability"], strict=True)):
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
-        share = own["count"] / own["count"].max()
-        axes.bar([0.05 + 0.1 * b for b in range(10)], 0.25 * share, 0.09, color="#D8D8D8")
+        share = (0.25 * own["count"] / own["count"].max()).tolist()
+        axes.bar([0.05 + 0.1 * b for b in range(10)], share, 0.09, color="#D8D8D8")
         axes.plot(
             own["confidence"], own["right"], "o-", color=COLOURS[0], markersize=4, clip_on=False
         )
@@ -263,7 +265,7 @@ def _weights(data: Data) -> Figure | None:
         )
         axes.tick_params(labelsize=8)
         axes.grid(visible=False)
-        axes.set_title(f"{label}, {own['note']}", fontsize=9, loc="left", color=INK)
+        axes.set_title(label, fontsize=10, loc="left", color=INK)
     return figure
 
 
@@ -275,7 +277,7 @@ def _cells(axes: Any, values: list[list[float]], reach: float, form: str) -> Non
                 colour, alpha = COLOURS[x < 0], 0.6 * min(1, abs(x) / reach)
                 place = (k - 0.48, row - 0.46), 0.96, 0.92
                 axes.add_patch(Rectangle(*place, color=colour, alpha=alpha, linewidth=0))
-                text = form.format(x).replace("-", "\u2212")
+                text = form.format(round(x, 2) + 0.0).replace("-", "\u2212")
                 axes.text(k, row, text, ha="center", va="center", fontsize=8, color=INK)
     axes.set_xlim(-0.5, len(values[0]) - 0.5)
     axes.set_ylim(len(values) - 0.5, -0.5)

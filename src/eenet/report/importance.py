@@ -64,7 +64,7 @@ def _eenet(policy: EENet, outputs: ExitOutputs, budget: float) -> dict[str, Any]
         for name, weight in zip(rest, weights[classes:], strict=True):
             put(name, k, weight)
     fitted = float(policy.budgets[m] / policy.costs[-1])
-    return {"kind": "weight", "values": values, "note": f"fit for budget {fitted:.2f}"}
+    return {"kind": "weight", "values": values, "note": f"its fit for budget {fitted:.2f}"}
 
 
 def _eenet_plus(policy: EENetPlus, outputs: ExitOutputs, budget: float) -> dict[str, Any]:
@@ -79,9 +79,9 @@ def _eenet_plus(policy: EENetPlus, outputs: ExitOutputs, budget: float) -> dict[
         for name, part in _groups(outputs.num_classes, inputs.shape[1]).items():
             spread = (inputs[:, part] @ weight[part]).std()
             values.setdefault(name, []).append(float(spread))
-    note = f"price {float(prices[price]):.2g} per full cost"
+    note = f"at a price of {float(prices[price]):.2g} per full cost"
     if threshold >= float(policy.switch):
-        note += "; past the switch to a heuristic"
+        note += ", where a heuristic already decides"
     return {"kind": "spread", "values": values, "note": note}
 
 

@@ -22,7 +22,7 @@ function pointOf(policy, budget) {
 }
 
 const ring = make("circle", { r: 7, fill: "none", "stroke-width": 2.2, style: "stroke: var(--ink)" });
-document.querySelector("#curves svg")?.append(ring);
+document.querySelector("#figure-curves svg")?.append(ring);
 
 function drawRing(policy, i) {
   const { box, x, y } = D.axes;

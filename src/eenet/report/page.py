@@ -118,9 +118,8 @@ def inline_svg(figure: Figure, name: str) -> str:
     )
     text = re.sub(r'<text(?![^>]*fill:)([^>]*)style="', r'<text\1style="fill: var(--ink); ', text)
     head = f'<svg role="img" aria-label="{html.escape(_ALT[name])}" viewBox='
-    return (
-        f'<div id="{name}">{re.sub(r"<svg.*?viewBox=", head, text, count=1, flags=re.DOTALL)}</div>'
-    )
+    text = re.sub(r"<svg.*?viewBox=", head, text, count=1, flags=re.DOTALL)
+    return f'<div id="figure-{name}" tabindex="0">{text}</div>'
 
 
 def _axes(figure: Figure) -> dict[str, Any]:
@@ -157,8 +156,9 @@ def _sentences(data: Data) -> dict[str, str]:
     )
     return {
         "name": data["name"],
-        "lede": f"At {_percent(cost, 0)} of the full network's cost, {reference} reaches "
-        f"{_percent(quality)} {measure}; the full network reaches {_percent(full)}.",
+        "lede": f"With a budget of {_percent(data['budget'], 0)} of the full network's cost, "
+        f"{reference} spends {_percent(cost, 0)} and reaches {_percent(quality)} {measure}; the "
+        f"full network reaches {_percent(full)}.",
         "about": f"{data['samples']} test samples, policies fitted on {data['fitted_on']} others. "
         f"Costs are fractions of the full network's {unit}."
         + (f" Curves are means of {data['runs']} runs; all else is the first one." if many else ""),
@@ -177,7 +177,9 @@ def _sentences(data: Data) -> dict[str, str]:
         else "",
         "weights_say": "EENet: weight of each input of the exit score, times the input's standard "
         "deviation; blue raises the score, orange lowers it. EENet+: by how much a group of inputs "
-        "moves the predicted gain of going on, per unit of doubt.",
+        "moves the predicted gain of going on, per unit of doubt. Shown: "
+        + "; ".join(f"{label}, {own['note']}" for label, own in data["importance"].items())
+        + ".",
         "control_batch": "sample" if batch == 1 else f"{batch} samples",
         "control_say": f"{control.get('policy')} at budget {control.get('budget', 0):.2f}, the "
         f"test samples in their order, step size {control.get('step')}.",

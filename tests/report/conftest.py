@@ -50,6 +50,7 @@ def make_run():
                     }
                 },
                 "data": {"class_path": "eenet.data.outputs.OutputsData"},
+                "trainer": {"logger": None},
             },
         }
         for stage, config in configs.items():

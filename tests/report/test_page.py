@@ -4,15 +4,18 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
 from tests.report.browser import Browser, find_browser
 from tests.report.conftest import ATTACK
+from torch import nn
 
 from eenet.cli import main
 from eenet.data import Digits
+from eenet.models import MultiExitNetwork
 from eenet.report.examples import examples, opened
 from eenet.scheduling import ExitOutputs
 
@@ -107,12 +110,79 @@ def test_images_are_those_of_the_test_split(tmp_path):
     (_, _), (images, labels) = Digits().load()
     outputs = ExitOutputs(torch.ones(1), torch.randn(1, len(labels), 10), labels=labels)
     found = examples(tmp_path, outputs, torch.tensor([7, 3]))
-    for sample, image in zip(found["samples"], images[[7, 3]], strict=True):
+    for sample, image in zip(found["examples"], images[[7, 3]], strict=True):
         own = Image.fromarray(image[0].numpy()).convert("RGB")
         assert opened(sample["image"]).tobytes() == own.tobytes()
     outputs.labels[7] = (outputs.labels[7] + 1) % 10
     found = examples(tmp_path, outputs, torch.tensor([7, 3]))
-    assert (found["samples"], "other labels" in found["missing"]) == ([], True)
+    assert (found["examples"], "other labels" in found["missing"]) == ([], True)
+
+
+class Pixels(nn.Module):
+    """Says sky where a pixel is bright; the second of two exits also knows the road."""
+
+    def __init__(self, knows):
+        super().__init__()
+        self.knows = knows
+
+    def forward(self, x):
+        logits = torch.zeros(len(x), 19, *x.shape[2:])
+        logits[:, 10] = x.mean(1)
+        logits[:, 0] = -x.mean(1) if self.knows else -9
+        return logits
+
+
+class Scenes(MultiExitNetwork):
+    def __init__(self):
+        super().__init__([nn.Identity(), nn.Identity()], [Pixels(False), Pixels(True)], 19)
+
+
+def test_scenes_come_with_labels_and_with_what_each_exit_says(tmp_path, monkeypatch):
+    ids = np.full((40, 80), 23, np.uint8)  # sky over road
+    ids[20:] = 7
+    image = np.where(ids[..., None] == 23, 250, 5).repeat(3, -1).astype(np.uint8)
+    for kind, array, end in (
+        ("leftImg8bit", image, "leftImg8bit"),
+        ("gtFine", ids, "gtFine_labelIds"),
+    ):
+        for split in ("train", "val"):
+            (tmp_path / kind / split / "bern").mkdir(parents=True)
+            path = tmp_path / kind / split / f"bern/bern_000000_000019_{end}.png"
+            Image.fromarray(array).save(path)
+            Image.fromarray(array).save(str(path).replace("000000_", "000001_"))
+    settings = {"root": str(tmp_path), "image_size": [20, 40], "val_size": 1}
+    config = {"data": {"class_path": "eenet.data.Cityscapes", "init_args": settings}}
+    (tmp_path / "stage1").mkdir()
+    (tmp_path / "stage1/config.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setattr("eenet.report.examples.load_run", lambda folder: (Scenes(), None, None))
+    outputs = ExitOutputs(torch.ones(2), pooled=torch.rand(2, 2, 22), quality=torch.rand(2, 2))
+    found = examples(tmp_path, outputs, torch.tensor([1]))
+    assert (found["missing"], found["classes"][10]) == (None, "sky")
+    (sample,) = found["examples"]
+    sky, road = (70, 130, 180), (128, 64, 128)
+    top, bottom = (40, 5), (40, 35)
+    mask, first, second = map(opened, (sample["mask"], *sample["answers"]))
+    assert [mask.getpixel(place) for place in (top, bottom)] == [sky, road]
+    assert [second.getpixel(place) for place in (top, bottom)] == [sky, road]
+    assert first.getpixel(top) == sky
+    assert first.getpixel(bottom) != road
+    assert np.abs(np.asarray(opened(sample["image"])).mean((1, 2))[[5, 15]] - [250, 5]).max() < 9
+
+
+def test_figures_go_to_the_run_of_stage_2(make_run, tmp_path, capsys):
+    run = make_run(tmp_path / "run")
+    with pytest.raises(SystemExit):
+        main(["report", str(run), "--wandb", "true"])
+    assert "has no WandbLogger" in capsys.readouterr().err
+    path = run / "stage2/config.yaml"
+    init = {"project": "eenet", "offline": True, "version": "e1234567", "save_dir": "elsewhere"}
+    logger = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": init}
+    config = yaml.safe_load(path.read_text()) | {"trainer": {"logger": [logger]}}
+    path.write_text(yaml.safe_dump(config))
+    main(["report", str(run), "--wandb", "true"])
+    (folder,) = (run / "stage2/wandb").glob("offline-run-*-e1234567")
+    logged = {p.name.split("_")[0] for p in folder.rglob("media/images/report/*.png")}
+    assert logged == {p.stem for p in (run / "report/figures").glob("*.png")}
 
 
 @pytest.fixture(scope="module")

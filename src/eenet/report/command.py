@@ -6,6 +6,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 from lightning import LightningDataModule
+from lightning.pytorch.loggers import Logger
 
 from eenet.files import write_text
 from eenet.inference.run import build, load_policies, stage_config
@@ -27,9 +28,12 @@ def main(args: list[str]) -> None:
     add = parser.add_argument
     add("runs", nargs="+", help="Run folders of `eenet pipeline`; several are seeds of one set-up.")
     add("--output", type=str | None, help="Folder of what is written; by default RUN/report.")
+    add("--wandb", type=bool, default=False, help="Log the figures to the W&B run of stage 2 too.")
     given = parser.parse_args(args)
     folder = Path(given.output or Path(given.runs[0]) / "report")
     path = write_report(given.runs, folder)
+    if given.wandb:
+        log_to_wandb(given.runs[0], folder / "figures")
     print(f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB) and the figures beside it")
 
 
@@ -60,17 +64,13 @@ def write_report(folders: list[str], output: Path) -> Path:
     decided = data.pop("decided")
     test = runs[0].test
     positions = choose(decided[data["reference"]], test.num_exits)
-    shown = examples(folders[0], test, positions)
-    data["examples"] = shown["samples"]
-    data["missing"] = shown["missing"]
+    data |= examples(folders[0], test, positions)
     data["example_exits"] = {label: exits[:, positions] for label, exits in decided.items()}
-    data["answers"] = test.evidence().prediction[:, positions] if test.labels is not None else None
-    data["labels"] = None if test.labels is None else test.labels[positions]
     data["example_quality"] = test.answer_quality()[:, positions]
-    names = shown["classes"] or [str(c) for c in range(test.num_classes)]
-    data["classes"] = [str(name) for name in names]
-    data["name"] = Path(folders[0]).resolve().name
-    data["provenance"] = test.metadata
+    if test.labels is not None:
+        data["answers"] = test.evidence().prediction[:, positions]
+        data["labels"] = test.labels[positions]
+    data["name"], data["provenance"] = Path(folders[0]).resolve().name, test.metadata
     drawn = figures(data)
     for name, figure in drawn.items():
         for ending in ("png", "svg"):
@@ -78,6 +78,24 @@ def write_report(folders: list[str], output: Path) -> Path:
     path = output / "report.html"
     write_text(path, page(data, drawn))
     return path
+
+
+def log_to_wandb(folder: str, figures: Path) -> None:
+    """Logs the figures to the W&B run that stage 2 of a run folder logged to.
+
+    Raises:
+        ValueError: If it logged to none.
+    """
+    loggers = stage_config(folder, 2)["trainer"]["logger"]
+    for config in loggers if isinstance(loggers, list) else [loggers]:
+        if "WandbLogger" in str(config):
+            config["init_args"]["save_dir"] = f"{folder}/stage2"
+            logger: Any = build(Logger, config)
+            for path in sorted(figures.glob("*.png")):
+                logger.log_image(f"report/{path.stem}", [str(path)])
+            logger.experiment.finish()
+            return
+    raise ValueError(f"wandb: stage 2 of {folder} has no WandbLogger to go on with")
 
 
 def load(folder: str | Path) -> Run:

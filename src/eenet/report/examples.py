@@ -57,11 +57,11 @@ def examples(folder: str | Path, outputs: ExitOutputs, positions: Tensor) -> dic
         positions: `[S]`.
 
     Returns:
-        "samples", for each its "text", or an "image" with a "mask" of the labels and "answers"
-        (masks of each exit) for scenes; images are data URIs. "classes", names or None. "missing"
-        says why there are no samples, where the data cannot be read any more.
+        "examples", for each its "text", or an "image" with a "mask" of the labels and "answers"
+        (masks of each exit) for scenes; images are data URIs. "classes", their names. "missing"
+        says why there are no examples, where the data cannot be read any more.
     """
-    classes = None
+    classes, samples, missing = None, [], None
     try:
         data = build(LightningDataModule, stage_config(folder, 1)["data"])
         classes = data.class_names
@@ -76,8 +76,9 @@ def examples(folder: str | Path, outputs: ExitOutputs, positions: Tensor) -> dic
             samples = _images(folder, data, outputs, positions)
     except Exception as error:  # any data module's, its files gone: the rest of the report stands
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        return {"samples": [], "classes": classes, "missing": lines[-1]}
-    return {"samples": samples, "classes": classes, "missing": None}
+        missing = lines[-1]
+    classes = classes or [str(c) for c in range(outputs.num_classes)]
+    return {"examples": samples, "classes": [str(name) for name in classes], "missing": missing}
 
 
 def _same(count: int, outputs: ExitOutputs) -> None:

@@ -5,16 +5,22 @@ import textwrap
 from itertools import pairwise
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from eenet.report.examples import opened
-from eenet.report.plot import COLOURS, INK, MARKERS, mark_exits, style
+from eenet.report.plot import (
+    COLOURS,
+    GREY,
+    INK,
+    cells,
+    exit_colours,
+    legend_below,
+    look,
+    mark_exits,
+    panels_of,
+)
 
-GREY = "#8C8C8C"
-DASHES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)), "-"]
 RIGHT, WRONG = COLOURS[0], COLOURS[4]
 _BUDGET = "average cost per sample (fraction of the full network)"
 Data = dict[str, Any]
@@ -37,57 +43,29 @@ def figures(data: Data) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def exit_colours(count: int) -> list[str]:
-    """One colour for each exit, light to dark, told apart in grey too."""
-    places = [0.86 - 0.6 * k / max(count - 1, 1) for k in range(count)]
-    return [matplotlib.colors.to_hex(matplotlib.colormaps["viridis"](x)) for x in places]
-
-
 def at_budget(policy: Data, budget: float) -> int:
     """Position of a policy's dearest working point within a budget."""
     return max(i for i, b in enumerate(policy["budget"]) if i == 0 or b <= budget + 1e-9)
 
 
-def _panels(count: int, columns: int, height: float, **how: Any) -> tuple[Figure, list[Any]]:
-    """A figure of `count` panels in rows of at most `columns`."""
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    size = (7.2, height * rows)
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, **how).flatten().tolist()
-    for axes in grid:
-        style(axes)
-        axes.set_visible(False)
-    for axes in grid[:count]:
-        axes.set_visible(True)
-    return figure, grid[:count]
-
-
-def _look(index: int) -> dict[str, Any]:
-    look = {
-        "color": COLOURS[index % 7],
-        "marker": MARKERS[index % 7],
-        "linestyle": DASHES[index % 7],
-    }
-    return look | {"linewidth": 1.7, "markersize": 5}
-
-
 def _curves(data: Data) -> Figure:
-    figure, (axes,) = _panels(1, 1, 4.5)
+    figure, (axes,) = panels_of(1, 1, 4.5)
     grid = data["grid"]
     axes.plot(grid, 100 * data["oracle"], color=GREY, linewidth=1.2, label="oracle")
     axes.plot(grid, 100 * data["floor"], ":", color=GREY, linewidth=1.6, label="random exits")
     for index, (label, curve) in enumerate(data["curves"].items()):
-        look, order = _look(index), curve["cost"].argsort()
+        order = curve["cost"].argsort()
         cost, quality, low, high = (
             (1 if name == "cost" else 100) * curve[name][order]
             for name in ("cost", "quality", "low", "high")
         )
         asked = [i for i, b in enumerate(curve["budget"][order]) if _is_in(b, data["budgets"])]
         axes.fill_between(
-            cost, low, high, color=look["color"], alpha=0.07 if index else 0.14, linewidth=0
+            cost, low, high, color=COLOURS[index % 7], alpha=0.07 if index else 0.14, linewidth=0
         )
-        axes.plot(cost, quality, label=label, markevery=asked, zorder=4 - 0.1 * index, **look)
+        axes.plot(
+            cost, quality, label=label, markevery=asked, zorder=4 - 0.1 * index, **look(index)
+        )
     mark_exits(axes, data["exit_costs"].tolist(), data["exit_quality"].tolist())
     # The floor and wide intervals at the first exit may lie far below all that is of interest.
     shown = [100 * float(c["quality"].min()) for c in data["curves"].values()]
@@ -105,7 +83,7 @@ def _is_in(budget: float, budgets: list[float]) -> bool:
 
 def _shares(data: Data) -> Figure:
     policies, colours = data["policies"], exit_colours(len(data["exit_costs"]))
-    figure, panels = _panels(len(policies), 4 if len(policies) == 4 else 3, 2.3, sharey=True)
+    figure, panels = panels_of(len(policies), 4 if len(policies) == 4 else 3, 2.3, sharey=True)
     budgets = data["budgets"]
     width = 0.86 * min([b - a for a, b in pairwise(budgets)] or [0.1])
     for axes, (label, policy) in zip(panels, policies.items(), strict=True):
@@ -119,18 +97,13 @@ def _shares(data: Data) -> Figure:
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlabel("budget", fontsize=9)
         axes.grid(visible=False)
-    _legend_below(figure, panels[0])
+    legend_below(figure, panels[0])
     return figure
-
-
-def _legend_below(figure: Figure, axes: Any) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
 
 
 def _exit_quality(data: Data) -> Figure:
     policies, exits = data["policies"], len(data["exit_costs"])
-    figure, panels = _panels(exits, 2, 2.2, sharey=True, sharex=True)
+    figure, panels = panels_of(exits, 2, 2.2, sharey=True, sharex=True)
     for k, axes in enumerate(panels):
         for index, (label, policy) in enumerate(policies.items()):
             points = [at_budget(policy, b) for b in data["budgets"]]
@@ -139,14 +112,14 @@ def _exit_quality(data: Data) -> Figure:
                 100 * float(policy["exit_quality"][i][k]) if good else math.nan
                 for i, good in zip(points, enough, strict=True)
             ]
-            axes.plot(data["budgets"], values, label=label, **_look(index))
+            axes.plot(data["budgets"], values, label=label, **look(index))
         mean = 100 * float(data["exit_quality"][k])
         axes.axhline(mean, color=GREY, linestyle=":", linewidth=1.2, label="all samples")
         axes.set_title(f"exit {k + 1}", fontsize=10, loc="left", color=INK)
     for axes in panels[-2:]:
         axes.set_xlabel("budget")
     figure.supylabel(f"{data['measure']} of who leaves here (%)", fontsize=10, color=INK)
-    _legend_below(figure, panels[0])
+    legend_below(figure, panels[0])
     return figure
 
 
@@ -156,7 +129,7 @@ def _scores(data: Data) -> Figure | None:
         return None
     policy = data["policies"][data["reference"]]
     i = at_budget(policy, data["budget"])
-    figure, panels = _panels(exits, 3, 2.4, sharex=True)
+    figure, panels = panels_of(exits, 3, 2.4, sharex=True)
     bins = len(policy["right"][i][0])
     places = [(b + 0.5) / bins for b in range(bins)]
     for k, axes in enumerate(panels):
@@ -172,7 +145,7 @@ def _scores(data: Data) -> Figure | None:
         axes.set_xlabel("score (rank)", fontsize=9)
     panels[0].set_ylabel("samples that get here")
     figure.suptitle(_setting(data), fontsize=10, color=INK)
-    _legend_below(figure, panels[0])
+    legend_below(figure, panels[0])
     return figure
 
 
@@ -187,8 +160,8 @@ def _classes(data: Data) -> Figure | None:
     shares = policy["classes"][at_budget(policy, data["budget"])]
     names = [textwrap.shorten(data["classes"][c], 28) for c in data["class_order"].tolist()]
     exits = shares.shape[1]
-    figure, (axes,) = _panels(1, 1, 1.1 + 0.27 * len(names))
-    _cells(axes, shares.tolist(), 1, "{:.0%}")
+    figure, (axes,) = panels_of(1, 1, 1.1 + 0.27 * len(names))
+    cells(axes, shares.tolist(), 1, "{:.0%}")
     axes.set_xticks(range(exits), [f"exit {k + 1}" for k in range(exits)])
     axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])
     axes.grid(visible=False)
@@ -197,32 +170,24 @@ def _classes(data: Data) -> Figure | None:
 
 
 def _examples(data: Data) -> Figure | None:
-    if not data["examples"]:
+    """Images alone; sentences are read on the page."""
+    if not data["examples"] or "image" not in data["examples"][0]:
         return None
-    policy, label = data["policies"][data["reference"]], data["reference"]
-    exits = data["example_exits"][label][at_budget(policy, data["budget"])].tolist()
-    count, width = len(data["exit_costs"]), 6
-    groups = [[s for s, e in enumerate(exits) if e == k][:width] for k in range(count)]
-    texts = "text" in data["examples"][0]
-    height = 1.5 if texts else 1.15 + 0.9 * ("mask" in data["examples"][0])
-    figure, panels = _panels(count, 1, height)
-    for k, (axes, group) in enumerate(zip(panels, groups, strict=True)):
+    policy = data["policies"][data["reference"]]
+    exits = data["example_exits"][data["reference"]][at_budget(policy, data["budget"])].tolist()
+    count, scenes = len(data["exit_costs"]), "mask" in data["examples"][0]
+    figure, panels = panels_of(count, 1, 2.05 if scenes else 1.15)
+    for k, axes in enumerate(panels):
         axes.set_axis_off()
         axes.set_title(f"exit {k + 1}", fontsize=10, loc="left", color=INK)
-        axes.set_xlim(0, width)
-        axes.set_ylim(0, 1)
-        for place, s in enumerate(group):
-            sample = data["examples"][s]
-            if texts:
-                line = textwrap.shorten(sample["text"], 105).replace("$", r"\$")
-                axes.text(0, 0.9 - 0.19 * place, line, fontsize=8, va="center", color=INK)
-                continue
-            frames = [sample["image"], *([sample["answers"][k]] if "mask" in sample else [])]
+        chosen = [s for s, at in zip(data["examples"], exits, strict=True) if at == k][:6]
+        for place, sample in enumerate(chosen):
+            frames = [sample["image"], *([sample["answers"][k]] if scenes else [])]
+            height = 1 / len(frames)
             for level, uri in enumerate(frames):
-                part = 1 / len(frames)
-                low = 1 - (level + 1) * part
-                frame = axes.inset_axes([place / width, low, 0.95 / width, 0.95 * part])
-                frame.imshow(opened(uri), cmap="gray")
+                bounds = [place / 6, 1 - (level + 1) * height, 0.95 / 6, 0.95 * height]
+                frame = axes.inset_axes(bounds)
+                frame.imshow(opened(uri))
                 frame.set_axis_off()
     figure.suptitle(_setting(data), fontsize=10, color=INK)
     return figure
@@ -231,7 +196,7 @@ def _examples(data: Data) -> Figure | None:
 def _reliability(data: Data) -> Figure | None:
     if not data["reliability"]:
         return None
-    figure, panels = _panels(len(data["reliability"]), 4, 2.3, sharex=True, sharey=True)
+    figure, panels = panels_of(len(data["reliability"]), 4, 2.3, sharex=True, sharey=True)
     for k, (axes, own) in enumerate(zip(panels, data["reliability"], strict=True)):
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
         share = (0.25 * own["count"] / own["count"].max()).tolist()
@@ -254,11 +219,11 @@ def _weights(data: Data) -> Figure | None:
     if not found:
         return None
     longest = max(len(own["values"]) for own in found.values())
-    figure, panels = _panels(len(found), 2, 1.4 + 0.22 * longest)
+    figure, panels = panels_of(len(found), 2, 1.4 + 0.22 * longest)
     for axes, (label, own) in zip(panels, found.items(), strict=True):
         values = list(own["values"].values())
         reach = max((abs(x) for row in values for x in row if math.isfinite(x)), default=1) or 1
-        _cells(axes, values, reach, "{:.2f}")
+        cells(axes, values, reach, "{:.2f}")
         axes.set_xticks(range(len(values[0])), [f"exit {k + 1}" for k in range(len(values[0]))])
         axes.set_yticks(
             range(len(values)), [_class_named(n, data["classes"]) for n in own["values"]]
@@ -267,23 +232,6 @@ def _weights(data: Data) -> Figure | None:
         axes.grid(visible=False)
         axes.set_title(label, fontsize=10, loc="left", color=INK)
     return figure
-
-
-def _cells(axes: Any, values: list[list[float]], reach: float, form: str) -> None:
-    """A table of coloured cells: blue by how much is positive, orange for negative, of `reach`."""
-    for row, numbers in enumerate(values):
-        for k, x in enumerate(numbers):
-            if math.isfinite(x):
-                colour, alpha = COLOURS[x < 0], 0.6 * min(1, abs(x) / reach)
-                place = (k - 0.48, row - 0.46), 0.96, 0.92
-                axes.add_patch(Rectangle(*place, color=colour, alpha=alpha, linewidth=0))
-                text = form.format(round(x, 2) + 0.0).replace("-", "\u2212")
-                axes.text(k, row, text, ha="center", va="center", fontsize=8, color=INK)
-    axes.set_xlim(-0.5, len(values[0]) - 0.5)
-    axes.set_ylim(len(values) - 0.5, -0.5)
-    axes.tick_params(length=0)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_visible(False)
 
 
 def _class_named(name: str, classes: list[str]) -> str:
@@ -297,7 +245,7 @@ def _control(data: Data) -> Figure | None:
     track = data["control"]
     if track is None:
         return None
-    figure, (axes,) = _panels(1, 1, 3.4)
+    figure, (axes,) = panels_of(1, 1, 3.4)
     seen, budget = track["seen"].tolist(), track["budget"]
     bound = track["bound"]
     low, high = ([budget + sign * b for b in bound] for sign in (-1, 1))
@@ -318,7 +266,7 @@ def _promises(data: Data) -> Figure | None:
     found = data["promises"]
     if found is None:
         return None
-    figure, (axes,) = _panels(1, 1, 3.2)
+    figure, (axes,) = panels_of(1, 1, 3.2)
     ends = [0, max(found["budget"]) * 1.06]
     axes.axhline(0, color=INK, linewidth=1)
     for name, shift, index in (("plain", -0.006, 1), ("guaranteed", 0.006, 0)):
@@ -326,8 +274,8 @@ def _promises(data: Data) -> Figure | None:
         relative = [100 * (spent / budget - 1) for spent, budget in pairs]
         places = [budget + shift for budget in found["budget"]]
         axes.bar(places, relative, 0.004, color=COLOURS[index])
-        look = _look(index) | {"linestyle": "none"}
-        axes.plot(places, relative, label=f"{name} thresholds", **look)
+        marks = look(index) | {"linestyle": "none"}
+        axes.plot(places, relative, label=f"{name} thresholds", **marks)
     axes.set_xlim(min(found["budget"]) - 0.05, ends[1])
     axes.set_xlabel("budget")
     axes.set_ylabel("spent over budget (%)")

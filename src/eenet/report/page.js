@@ -103,6 +103,20 @@ function drawExamples(exits, shares) {
   }));
 }
 
+function drawNumbers() {
+  const heads = ["policy", "budget", "cost used", D.measure, "95 % interval",
+    ...D.exit_quality.map((_, k) => `exit ${k + 1}`)];
+  const bodies = Object.entries(D.curves).map(([name, curve]) => make("tbody", {}, ...D.budgets.map((budget, j) => {
+    const i = pointOf(curve, budget), interval = [curve.low[i], curve.high[i]].map((x) => (100 * x).toFixed(1));
+    const cells = [budget.toFixed(2), curve.cost[i].toFixed(3), percent(curve.quality[i]), interval.join(" to "),
+      ...D.policies[name].shares[i].map((share) => percent(share))].map((text) => make("td", {}, text));
+    const head = make("th", { scope: "rowgroup", rowspan: D.budgets.length }, name);
+    return make("tr", {}, ...(j ? [] : [head]), ...cells);
+  })));
+  at("numbers").replaceChildren(
+    make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))), ...bodies);
+}
+
 function update() {
   const name = at("policy").value, policy = D.policies[name], budget = D.grid[at("stop").value];
   const i = pointOf(policy, budget), full = D.exit_quality.at(-1);
@@ -124,4 +138,5 @@ function update() {
 
 at("policy").addEventListener("change", update);
 at("stop").addEventListener("input", update);
+drawNumbers();
 update();

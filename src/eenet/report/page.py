@@ -14,8 +14,8 @@ import matplotlib
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from eenet.report.figures import Data, at_budget, exit_colours
-from eenet.report.plot import COLOURS
+from eenet.report.figures import Data, at_budget
+from eenet.report.plot import COLOURS, exit_colours
 
 _ALT = {
     "curves": "Quality against cost of every policy, with the random floor and the oracle",
@@ -26,19 +26,12 @@ _ALT = {
     "control": "Average cost over the test stream, with and without online control",
     "promises": "Cost over budget of plain and of guaranteed thresholds, by budget",
 }
-_LIVE = (
-    *("grid", "policies", "exit_quality", "measure", "class_order", "classes", "examples"),
-    *("example_exits", "example_quality", "answers", "labels"),
-)
+_LIVE = """grid budgets curves policies exit_quality measure class_order classes examples
+example_exits example_quality answers labels"""
 """What the script reads."""
 # Fixed colours of the figures, and the page's own that follow light and dark.
-_THEME = {
-    "#333333": "ink",
-    "#000000": "ink",
-    "#b0b0b0": "grid",
-    "#d8d8d8": "band",
-    "#8c8c8c": "grey",
-}
+_THEME = {"#333333": "ink", "#000000": "ink", "#b0b0b0": "grid"}
+_THEME |= {"#d8d8d8": "band", "#8c8c8c": "grey"}
 _THEME |= {colour.lower(): f"c{i}" for i, colour in enumerate(COLOURS[:6])}
 
 
@@ -58,14 +51,14 @@ def page(data: Data, drawn: dict[str, Figure]) -> str:
     css = "".join(
         f"--e{k}: {c}; --on{k}: {i};" for k, (c, i) in enumerate(zip(colours, ink, strict=True))
     )
-    live = {name: data[name] for name in _LIVE}
+    live = {name: data.get(name) for name in _LIVE.split()}
     live["axes"] = _axes(drawn["curves"])
     live["tiny"] = bool(data["examples"]) and "image/png" in data["examples"][0].get("image", "")
     stop = min(range(len(data["grid"])), key=lambda i: abs(data["grid"][i] - data["budget"]))
     options = "".join(f"<option>{html.escape(label)}</option>" for label in data["policies"])
     digest = hashlib.sha256(script.encode()).digest()
     filled = {
-        **{name: html.escape(text) for name, text in _sentences(data).items()},
+        **{name: html.escape(str(fact)) for name, fact in _facts(data).items()},
         **svgs,
         "script": script,
         "script_hash": base64.b64encode(digest).decode(),
@@ -73,19 +66,15 @@ def page(data: Data, drawn: dict[str, Figure]) -> str:
         "options": options,
         "stop": str(stop),
         "last_stop": str(len(data["grid"]) - 1),
-        "budget": f"{data['budget']:.2f}",
-        "examples_say": _examples_say(data),
-        "table": _table(data),
         # No text of the data can end the script element or open another.
         "data": json.dumps(plain(live), allow_nan=False).replace("<", "\\u003c"),
     }
-
-    def keep(match: re.Match[str]) -> str:
-        return match[0] if match[1] in drawn else ""
-
-    template = re.sub(
-        r'<section data-needs="([\w-]+)">.*?</section>\n', keep, template, flags=re.DOTALL
-    )
+    there = {*drawn, *_conditions(data)}
+    for tag in ("section", "span"):  # keeps those whose need is met
+        pattern = rf'<{tag} data-needs="([^"]+)">.*?</{tag}>'
+        template = re.sub(
+            pattern, lambda x: x[0] if x[1] in there else "", template, flags=re.DOTALL
+        )
     return re.sub(r"\{\{([\w:-]+)\}\}", lambda match: filled[match[1]], template)
 
 
@@ -140,87 +129,39 @@ def _percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
-def _sentences(data: Data) -> dict[str, str]:
-    """What the page says in words, as plain text."""
-    reference, measure = data["reference"], data["measure"]
-    policy = data["policies"][reference]
+def _facts(data: Data) -> dict[str, Any]:
+    """What the sentences of the page are filled with."""
+    policy = data["policies"][data["reference"]]
     i = at_budget(policy, data["budget"])
-    cost, quality = float(policy["cost"][i]), float(policy["quality"][i])
-    full, masks = float(data["exit_quality"][-1]), measure.startswith("mean IoU")
-    control, promises = data["control"] or {}, data["promises"] or {}
+    shown = [] if data["class_order"] is None else data["class_order"]
     unit = data["provenance"].get("cost_unit", "given")
-    unit = {"macs": "multiply-accumulate operations", "ms": "milliseconds"}.get(unit, "given units")
-    many, batch = data["runs"] > 1, control.get("batch", 1)
-    left_out = len(data["classes"]) - len(
-        data["class_order"] if data["class_order"] is not None else []
-    )
+    notes = [f"{label}, {own['note']}" for label, own in data["importance"].items()]
+    own = {"cost": _percent(policy["cost"][i], 0), "quality": _percent(policy["quality"][i])}
+    facts = {name: data[name] for name in ("name", "reference", "measure", "samples", "runs")}
     return {
-        "name": data["name"],
-        "lede": f"With a budget of {_percent(data['budget'], 0)} of the full network's cost, "
-        f"{reference} spends {_percent(cost, 0)} and reaches {_percent(quality)} {measure}; the "
-        f"full network reaches {_percent(full)}.",
-        "about": f"{data['samples']} test samples, policies fitted on {data['fitted_on']} others. "
-        f"Costs are fractions of the full network's {unit}."
-        + (f" Curves are means of {data['runs']} runs; all else is the first one." if many else ""),
-        "intervals": "95 % intervals over the runs (Student's t)"
-        if many
-        else "95 % bootstrap intervals over the test samples, simultaneous over the budgets",
-        "right": "right" if not masks else "quality reached (mean IoU)",
-        "wrong": "wrong" if not masks else "quality missed",
-        "classes_say": "Share of each class's labelled pixels in images that leave at each exit."
-        if masks
-        else "Share of each class's samples that leave at each exit.",
-        "classes_note": f"{left_out} classes are left out." if left_out else "",
-        "reliability_say": "A sample is an image: its mean confidence, and the share of its pixels "
-        "that are right."
-        if masks
-        else "",
-        "weights_say": "EENet: weight of each input of the exit score, times the input's standard "
-        "deviation; blue raises the score, orange lowers it. EENet+: by how much a group of inputs "
-        "moves the predicted gain of going on, per unit of doubt. Shown: "
-        + "; ".join(f"{label}, {own['note']}" for label, own in data["importance"].items())
-        + ".",
-        "control_batch": "sample" if batch == 1 else f"{batch} samples",
-        "control_say": f"{control.get('policy')} at budget {control.get('budget', 0):.2f}, the "
-        f"test samples in their order, step size {control.get('step')}.",
-        "delta": _percent(promises.get("delta", 0), 0),
-        "promises_say": f"{promises.get('policy')}, calibrated on {promises.get('samples')} samples"
-        + (
-            " of the run's own calibration split, reported on the test samples."
-            if promises.get("own")
-            else " drawn from the test split, as the run has no calibration split, and reported on "
-            "the others."
-        )
-        + " Budgets missing here cannot be promised from so few samples.",
+        **facts,
+        **{f"own_{name}": value for name, value in own.items()},
+        **{f"control_{name}": value for name, value in (data["control"] or {}).items()},
+        **{f"promises_{name}": value for name, value in (data["promises"] or {}).items()},
+        "fitted_on": data["fitted_on"],
+        "budget": f"{data['budget']:.2f}",
+        "full": _percent(data["exit_quality"][-1]),
+        "unit": {"macs": "multiply-accumulate operations", "ms": "milliseconds"}.get(unit, unit),
+        "left_out": len(data["classes"]) - len(shown),
+        "weights_of": "; ".join(notes),
+        "missing": data["missing"] or "",
         "provenance": ", ".join(f"{k} {v}" for k, v in data["provenance"].items() if len(v) < 60),
     }
 
 
-def _examples_say(data: Data) -> str:
-    if data["missing"] is not None:
-        return (
-            '<p class="note">The test data are not at hand any more, so there are no examples: '
-            f"{html.escape(data['missing'])}</p>"
-        )
-    return "<p>A few test samples, under the exit where the chosen setting lets them leave.</p>"
-
-
-def _table(data: Data) -> str:
-    exits = range(len(data["exit_costs"]))
-    heads = ["policy", "budget", "cost used", data["measure"], "95 % interval"]
-    heads += [f"exit {k + 1}" for k in exits]
-    cells = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in heads)
-    bodies = [f"<thead><tr>{cells}</tr></thead>"]
-    for label, policy in data["policies"].items():
-        curve, rows = data["curves"][label], []
-        for budget in data["budgets"]:
-            i = at_budget(policy, budget)
-            low, high = 100 * curve["low"][i], 100 * curve["high"][i]
-            numbers = [f"{budget:.2f}", f"{curve['cost'][i]:.3f}"]
-            numbers += [_percent(curve["quality"][i]), f"{low:.1f} to {high:.1f}"]
-            numbers += [_percent(share) for share in policy["shares"][i].tolist()]
-            rows.append("".join(f"<td>{number}</td>" for number in numbers))
-        head = f'<th scope="rowgroup" rowspan="{len(rows)}">{html.escape(label)}</th>'
-        body = "</tr><tr>".join(rows)
-        bodies.append(f"<tbody><tr>{head}{body}</tr></tbody>")
-    return "".join(bodies)
+def _conditions(data: Data) -> set[str]:
+    """Names of what the page may say beyond the figures that there are."""
+    scenes, own = data["measure"].startswith("mean IoU"), (data["promises"] or {}).get("own")
+    left_out = data["class_order"] is not None and len(data["classes"]) > len(data["class_order"])
+    found = {
+        "scenes" if scenes else "samples",
+        "one run" if data["runs"] == 1 else "several runs",
+        "examples" if data["missing"] is None else "missing",
+        "own" if own else "borrowed",
+    }
+    return found | ({"left out"} if left_out else set())

@@ -126,7 +126,7 @@ def _luminance(colour: str) -> float:
 
 
 def _percent(value: float, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f} %"
+    return f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def _facts(data: Data) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def test_pixels_take_the_place_of_samples():
     torch.testing.assert_close(shares, torch.tensor([[1, 0], [0.2, 0.8]], dtype=torch.float64))
     # Confidence 0.9 where 50 of 60 pixels are right, and 0.6 where all are.
     assert found["reliability"][0]["ece"] == pytest.approx((0.9 - 50 / 60 + 0.4) / 2, abs=1e-6)
-    assert found["measure"] == "mean IoU of an image"
+    assert found["measure"] == "mean IoU per image"
     assert found["promises"] is None
 
 

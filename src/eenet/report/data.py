@@ -73,7 +73,8 @@ def decide(policy: Policy, run: Run, evidence: Evidence) -> Decided:
 def report_data(runs: Sequence[Run]) -> dict[str, Any]:
     """Everything that the figures and the page draw, but the examples.
 
-    Curves are means over the runs. All else is of the first run: details of one network.
+    Curves, bounds and exits are means over the runs. All else is of the first run: details of
+    one network.
 
     Args:
         runs: Of one set-up, which differ in their seeds.
@@ -87,6 +88,7 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
     """
     details: list[dict[str, Any]] = []
     bounds: list[list[Tensor]] = []
+    exits: list[tuple[Tensor, Tensor]] = []
     start = max(float(run.test.mean_costs[0] / run.test.mean_costs[-1]) for run in runs)
     grid = sorted({*torch.linspace(start, 1, _STOPS).tolist(), *runs[0].budgets})
     for run in runs:
@@ -94,6 +96,7 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
         reached = run.test.answer_quality().double()
         at = torch.tensor(grid, dtype=torch.float64)
         curves = m.random_curve(costs, reached), m.oracle_curve(costs, reached)
+        exits.append((costs.reshape(len(costs), -1).mean(1), reached.mean(1)))
         bounds.append([m.quality_at(*curve, at.clamp_min(curve[0].min())) for curve in curves])
         evidence = run.test.evidence()
         decided = {label: decide(policy, run, evidence) for label, policy in run.policies.items()}
@@ -115,13 +118,14 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
                 order = _ordered_classes(left[_nearest(first[label].budgets, budget)])
             policies[label]["classes"] = left[:, order]
     floor, oracle = (torch.stack(curve).mean(0) for curve in zip(*bounds, strict=True))
+    exit_costs, exit_quality = (torch.stack(x).mean(0) for x in zip(*exits, strict=True))
     return {
         "runs": len(runs),
         "samples": run.test.num_samples,
         "fitted_on": run.val.num_samples,
         "measure": _measure(run.test),
-        "exit_costs": first_costs.reshape(len(first_costs), -1).mean(1),
-        "exit_quality": first_reached.mean(1),
+        "exit_costs": exit_costs,
+        "exit_quality": exit_quality,
         "reference": reference,
         "budget": budget,
         "budgets": run.budgets,
@@ -141,7 +145,7 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _measure(outputs: ExitOutputs) -> str:
     if outputs.confusion is not None:
-        return "mean IoU of an image"
+        return "mean IoU per image"
     return "accuracy" if outputs.quality is None else "quality"
 
 

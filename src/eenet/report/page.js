@@ -24,11 +24,11 @@ function pointOf(policy, budget) {
 const ring = make("circle", { r: 7, fill: "none", "stroke-width": 2.2, style: "stroke: var(--ink)" });
 document.querySelector("#figure-curves svg")?.append(ring);
 
-function drawRing(policy, i) {
+function drawRing(curve, i) {
   const { box, x, y } = D.axes;
   const part = (value, [low, high]) => (value - low) / (high - low);
-  ring.setAttribute("cx", box[0] + (box[2] - box[0]) * part(policy.cost[i], x));
-  ring.setAttribute("cy", box[1] + (box[3] - box[1]) * part(100 * policy.quality[i], y));
+  ring.setAttribute("cx", box[0] + (box[2] - box[0]) * part(curve.cost[i], x));
+  ring.setAttribute("cy", box[1] + (box[3] - box[1]) * part(100 * curve.quality[i], y));
 }
 
 function drawShares(shares) {
@@ -95,7 +95,7 @@ function drawExamples(exits, shares) {
   if (!D.examples.length) return;
   const kind = D.examples[0].text ? "texts" : D.examples[0].mask ? "scenes" : "";
   at("examples").replaceChildren(...shares.map((share, k) => {
-    const some = exits.map((e, s) => [e, s]).filter(([e]) => e === k).slice(0, kind === "texts" ? 5 : 6);
+    const some = exits.map((e, s) => [e, s]).filter(([e]) => e === k).slice(0, { texts: 5, scenes: 4 }[kind] ?? 6);
     const none = share > 0 && !some.length ? ", none of those kept in this page" : "";
     return make("div", { class: "exit" },
       make("h3", {}, `exit ${k + 1} `, make("span", {}, `${percent(share)} of the samples leave here${none}`)),
@@ -118,18 +118,18 @@ function drawNumbers() {
 }
 
 function update() {
-  const name = at("policy").value, policy = D.policies[name], budget = D.grid[at("stop").value];
+  const name = at("policy").value, policy = D.policies[name], curve = D.curves[name], budget = D.grid[at("stop").value];
   const i = pointOf(policy, budget), full = D.exit_quality.at(-1);
   const own = Math.abs(policy.budget[i] - budget) > 1e-6 ? ` (fitted for ${policy.budget[i].toFixed(2)})` : "";
-  const lead = 100 * (policy.quality[i] - full);
+  const lead = 100 * (curve.quality[i] - full);
   const strong = (text) => make("b", {}, text);
   at("budget").replaceChildren(strong(budget.toFixed(2)), own);
-  at("quality").replaceChildren(strong(percent(policy.quality[i])),
+  at("quality").replaceChildren(strong(percent(curve.quality[i])),
     ` ${D.measure}, ${lead < 0 ? "−" : "+"}${Math.abs(lead).toFixed(1)} to the full network`);
-  at("cost").replaceChildren(strong(policy.cost[i].toFixed(3)), " cost used");
-  at("saved").replaceChildren(strong(percent(1 - policy.cost[i], 0)), " saved");
+  at("cost").replaceChildren(strong(curve.cost[i].toFixed(3)), " cost used");
+  at("saved").replaceChildren(strong(percent(1 - curve.cost[i], 0)), " saved");
   at("stop").setAttribute("aria-valuetext", `budget ${budget.toFixed(2)}`);
-  drawRing(policy, i);
+  drawRing(curve, i);
   drawShares(policy.shares[i]);
   drawScores(policy, i);
   drawClasses(policy.classes?.[i]);

@@ -131,12 +131,12 @@ def _percent(value: float, digits: int = 1) -> str:
 
 def _facts(data: Data) -> dict[str, Any]:
     """What the sentences of the page are filled with."""
-    policy = data["policies"][data["reference"]]
-    i = at_budget(policy, data["budget"])
+    curve = data["curves"][data["reference"]]
+    i = at_budget(curve, data["budget"])
     shown = [] if data["class_order"] is None else data["class_order"]
     unit = data["provenance"].get("cost_unit", "given")
     notes = [f"{label}, {own['note']}" for label, own in data["importance"].items()]
-    own = {"cost": _percent(policy["cost"][i], 0), "quality": _percent(policy["quality"][i])}
+    own = {"cost": _percent(curve["cost"][i], 0), "quality": _percent(curve["quality"][i])}
     facts = {name: data[name] for name in ("name", "reference", "measure", "samples", "runs")}
     return {
         **facts,

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format clean
+.PHONY: help install browser demo test test-slow lint format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -20,6 +20,13 @@ $(VENV)/.installed: pyproject.toml
 
 demo: install  ## Train, fit and draw the curve on the digits inside scikit-learn
 	$(BIN)/eenet pipeline --config conf/digits/resnet20.yaml
+
+browser: .browser/chromium  ## Bring a headless Chromium from npm, for the tests of the report
+
+.browser/chromium:
+	npm install --silent --no-audit --no-fund --prefix .browser @sparticuz/chromium@153
+	cd .browser && TMPDIR="$$PWD" node --input-type=module -e \
+	  'import chromium from "@sparticuz/chromium"; await chromium.executablePath()'
 
 test: lint  ## Linters, types and the fast tests
 	$(BIN)/pytest -n 2 -m 'not slow'

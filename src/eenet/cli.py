@@ -21,6 +21,7 @@ eenet {__version__}: adaptive inference with multi-exit networks
   eenet validate --config FILE   validation metrics of a stage's best checkpoint
   eenet test     --config FILE   test metrics of a network, or the curve of fitted policies
   eenet compare  RUN_DIR...      all policies at many budgets and seeds, from exit outputs alone
+  eenet report   RUN_DIR...      one page with all figures of a finished run, and their files
   eenet predict  --config FILE   exit outputs of a network, or where each sample leaves
   eenet predict  RUN_DIR         answers for images, texts or stdin, from a finished pipeline
 
@@ -48,6 +49,10 @@ def main(args: list[str] | None = None) -> None:
             predict_command(words[1:])
         elif words[0] == "compare":
             compare(words[1:])
+        elif words[0] == "report":
+            from eenet.report.command import main as report
+
+            report(words[1:])
         else:
             EENetCLI(args=args)
 

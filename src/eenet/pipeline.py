@@ -172,7 +172,7 @@ class _Stage:
         if not overwrite:
             raise ValueError(
                 f"run_dir={self.folder.parent} holds a network trained with another config "
-                f"({_difference(old, self.identity())}). Choose another --run_dir, or give "
+                f"({difference(old, self.identity())}). Choose another --run_dir, or give "
                 "--overwrite true to train anew."
             )
         number = 1
@@ -221,12 +221,12 @@ class _Stage:
                 }
 
 
-def _difference(old: Any, new: Any, path: str = "") -> str:
+def difference(old: Any, new: Any, path: str = "") -> str:
     """The first place where two configs differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
             if old.get(key) != new.get(key):
-                return _difference(old.get(key), new.get(key), f"{path}.{key}".strip("."))
+                return difference(old.get(key), new.get(key), f"{path}.{key}".strip("."))
     return f"{path}: {old!r} there, {new!r} now"
 
 

@@ -26,21 +26,39 @@ def load_run(folder: str | Path, label: str | None = None) -> tuple[MultiExitNet
         FileNotFoundError: If the folder is not that of a finished run.
         ValueError: If it holds no such policy, or a checkpoint does not fit its config.
     """
+    policies = load_policies(folder, *([] if label is None else [label]))
+    stage1, stage2 = (stage_config(folder, stage)["model"]["init_args"] for stage in (1, 2))
+    net = build(MultiExitNetwork, stage1["net"])
+    _load(net, folder, 1, "net.")
+    return net, next(iter(policies.values())), stage2["budget_unit"]
+
+
+def load_policies(folder: str | Path, *labels: str) -> dict[str, Policy]:
+    """The fitted policies of a finished run by their labels, in the order of its config.
+
+    Args:
+        folder: The run folder.
+        labels: Those to load; by default all.
+
+    Raises:
+        FileNotFoundError: If the folder is not that of a finished run.
+        ValueError: If it holds no such policy, or a checkpoint does not fit its config.
+    """
     for stage in ("stage1", "stage2"):
         if not (Path(folder) / stage / "checkpoints" / "best.ckpt").is_file():
             raise FileNotFoundError(
                 f"{folder} is not the folder of a finished run: {stage}/checkpoints/best.ckpt is "
                 "missing. Give the run_dir of an `eenet pipeline` that has ended."
             )
-    stage1, stage2 = (stage_config(folder, stage)["model"]["init_args"] for stage in (1, 2))
-    net = build(MultiExitNetwork, stage1["net"])
-    _load(net, folder, 1, "net.")
-    policies = {policy.label: policy for policy in build(list[Policy], stage2["policies"])}
-    label = next(iter(policies)) if label is None else label
-    if label not in policies:
-        raise ValueError(f"policy={label!r}: {folder} holds {list(policies)}")
-    _load(policies[label], folder, 2, f"policies.{label}.")
-    return net, policies[label], stage2["budget_unit"]
+    config = stage_config(folder, 2)["model"]["init_args"]["policies"]
+    policies = {policy.label: policy for policy in build(list[Policy], config)}
+    for label in labels:
+        if label not in policies:
+            raise ValueError(f"policy={label!r}: {folder} holds {list(policies)}")
+    chosen = {label: policies[label] for label in labels or policies}
+    for label, policy in chosen.items():
+        _load(policy, folder, 2, f"policies.{label}.")
+    return chosen
 
 
 def stage_config(folder: str | Path, stage: int) -> dict[str, Any]:

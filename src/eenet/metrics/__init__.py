@@ -1,8 +1,14 @@
 """Metrics of adaptive inference."""
 
-from eenet.metrics.bounds import mixture_curve, oracle_curve, share_closed, stopping_curves
+from eenet.metrics.bounds import (
+    mixture_curve,
+    oracle_curve,
+    random_curve,
+    share_closed,
+    stopping_curves,
+)
 from eenet.metrics.compare import Difference, area, budget_at, paired_difference, quality_at
-from eenet.metrics.curve import BudgetCurve, Curve
+from eenet.metrics.curve import BudgetCurve, Curve, curve_from_sums, exit_sums
 
 __all__ = [
     "BudgetCurve",
@@ -10,10 +16,13 @@ __all__ = [
     "Difference",
     "area",
     "budget_at",
+    "curve_from_sums",
+    "exit_sums",
     "mixture_curve",
     "oracle_curve",
     "paired_difference",
     "quality_at",
+    "random_curve",
     "share_closed",
     "stopping_curves",
 ]

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from eenet.scheduling import EENetPlus, ExitOutputs
+from eenet.scheduling.thresholds import tilt
 
 
 def oracle_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,6 +58,22 @@ def mixture_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
     """The best fixed mixture of exits, as `oracle_curve`: the concave envelope of their means."""
     means = costs.mean(1) if costs.dim() == 2 else costs
     return oracle_curve(means[:, None], quality.double().mean(1, keepdim=True))
+
+
+def random_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+    """What leaving by chance with a geometric exit distribution reaches, in expectation.
+
+    Args:
+        costs: `[E]` or `[E, N]`.
+        quality: `[E, N]`.
+
+    Returns:
+        Mean cost and mean quality, as `oracle_curve`.
+    """
+    means = costs.double().reshape(len(costs), -1).mean(1), quality.double().mean(1)
+    strengths = torch.linspace(-30, 30, 601).tolist()
+    shares = torch.stack([tilt(torch.ones(len(quality)), s) for s in strengths]).to(means[0])
+    return shares @ means[0], shares @ means[1]
 
 
 def stopping_curves(outputs: ExitOutputs) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -5,9 +5,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from eenet.report.plot import COLOURS, INK, MARKERS, mark_exits, style
-
-_GREY = "#8C8C8C"
+from eenet.report.plot import COLOURS, GREY, INK, MARKERS, mark_exits, style
 
 
 def comparison_table(found: dict[str, Any]) -> Table:
@@ -51,8 +49,8 @@ def plot_comparison(found: dict[str, Any]) -> Figure:
     names = ("oracle", "mixture", "stopping_low", "stopping_high")
     oracle, mixture, low, high = ([100 * q for q in found["bounds"][name]] for name in names)
     axes.fill_between(cost, low, high, color="#D8D8D8", label="optimal stopping fitted on test")
-    axes.plot(cost, oracle, color=_GREY, linewidth=1.2, label="oracle")
-    axes.plot(cost, mixture, ":", color=_GREY, linewidth=1.2, label="fixed mixture")
+    axes.plot(cost, oracle, color=GREY, linewidth=1.2, label="oracle")
+    axes.plot(cost, mixture, ":", color=GREY, linewidth=1.2, label="fixed mixture")
     mark_exits(axes, found["exit_costs"], found["exit_quality"])
     reference = found["reference"]
     faint = {*found["heuristics"], "random"} - {reference, found["best_heuristic"]}
@@ -60,7 +58,7 @@ def plot_comparison(found: dict[str, Any]) -> Figure:
     drawn, others = 0, "other heuristics"
     for name in dict.fromkeys([reference, *rows]):
         own = rows[name]
-        look: dict[str, Any] = {"color": _GREY, "linewidth": 0.8, "linestyle": "--"}
+        look: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": "--"}
         if name == "random":
             look |= {"linestyle": "-.", "label": name}
         elif name in faint:

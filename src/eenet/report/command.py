@@ -1,0 +1,125 @@
+"""`eenet report RUN...`: what a finished run does, as a page and as figures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from lightning import LightningDataModule
+from lightning.pytorch.loggers import Logger
+
+from eenet.files import write_text
+from eenet.inference.run import build, load_policies, stage_config
+from eenet.pipeline import difference
+from eenet.report.data import Run, report_data
+from eenet.report.examples import choose, examples
+from eenet.report.figures import figures
+from eenet.report.page import page
+from eenet.report.plot import save_figure
+
+
+def main(args: list[str]) -> None:
+    """Runs `eenet report`: writes report.html and figures/*.png and *.svg."""
+    parser = ArgumentParser(
+        prog="eenet report",
+        description="A page with all figures of a finished run: curves, who leaves where, what the "
+        "scheduler looks at, whether the budget holds. It needs no network and no server.",
+    )
+    add = parser.add_argument
+    add("runs", nargs="+", help="Run folders of `eenet pipeline`; several are seeds of one set-up.")
+    add("--output", type=str | None, help="Folder of what is written; by default RUN/report.")
+    add("--wandb", type=bool, default=False, help="Log the figures to the W&B run of stage 2 too.")
+    given = parser.parse_args(args)
+    folder = Path(given.output or Path(given.runs[0]) / "report")
+    path = write_report(given.runs, folder)
+    if given.wandb:
+        log_to_wandb(given.runs[0], folder / "figures")
+    print(f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB) and the figures beside it")
+
+
+def write_report(folders: list[str], output: Path) -> Path:
+    """Writes the page and the figures.
+
+    Args:
+        folders: Run folders of one set-up.
+        output: Folder to write into.
+
+    Returns:
+        The page.
+
+    Raises:
+        FileNotFoundError: If a folder is not that of a finished run.
+        ValueError: If the runs are of different set-ups.
+    """
+    runs = [load(folder) for folder in folders]
+    for folder, run in zip(folders[1:], runs[1:], strict=True):
+        old, new = (_setup(f) for f in (folders[0], folder))
+        if old != new or run.test.num_samples != runs[0].test.num_samples:
+            where = difference(old, new) if old != new else "other test samples"
+            raise ValueError(
+                f"runs: {folders[0]} and {folder} are of different set-ups ({where}); give runs "
+                "that differ in their seeds alone"
+            )
+    data = report_data(runs)
+    decided = data.pop("decided")
+    test = runs[0].test
+    positions = choose(decided[data["reference"]], test.num_exits)
+    data |= examples(folders[0], test, positions)
+    data["example_exits"] = {label: exits[:, positions] for label, exits in decided.items()}
+    data["example_quality"] = test.answer_quality()[:, positions]
+    if test.labels is not None:
+        data["answers"] = test.evidence().prediction[:, positions]
+        data["labels"] = test.labels[positions]
+    data["name"], data["provenance"] = Path(folders[0]).resolve().name, test.metadata
+    drawn = figures(data)
+    for name, figure in drawn.items():
+        for ending in ("png", "svg"):
+            save_figure(figure, output / "figures" / f"{name}.{ending}")
+    path = output / "report.html"
+    write_text(path, page(data, drawn))
+    return path
+
+
+def log_to_wandb(folder: str, figures: Path) -> None:
+    """Logs the figures to the W&B run that stage 2 of a run folder logged to.
+
+    Raises:
+        ValueError: If it logged to none.
+    """
+    loggers = stage_config(folder, 2)["trainer"]["logger"]
+    for config in loggers if isinstance(loggers, list) else [loggers]:
+        if "WandbLogger" in str(config):
+            config["init_args"]["save_dir"] = f"{folder}/stage2"
+            logger: Any = build(Logger, config)
+            for path in sorted(figures.glob("*.png")):
+                logger.log_image(f"report/{path.stem}", [str(path)])
+            logger.experiment.finish()
+            return
+    raise ValueError(f"wandb: stage 2 of {folder} has no WandbLogger to go on with")
+
+
+def load(folder: str | Path) -> Run:
+    """A finished run, its outputs at the costs and qualities that its stage 2 was fitted with.
+
+    Raises:
+        FileNotFoundError: If the folder is not that of a finished run.
+    """
+    policies = load_policies(folder)
+    config = stage_config(folder, 2)
+    data: Any = build(LightningDataModule, config["data"])
+    files = {s: Path(folder) / f"stage1/outputs/{s}.safetensors" for s in ("val", "test", "cal")}
+    data.paths = {s: str(path) for s, path in files.items()}
+    val, test = data.outputs("val"), data.outputs("test")
+    cal = data.outputs("cal") if files["cal"].is_file() else None
+    settings = config["model"]["init_args"]
+    full = 1.0 if settings["budget_unit"] == "fraction" else float(val.mean_costs[-1])
+    return Run(val, test, policies, [budget / full for budget in settings["budgets"]], cal)
+
+
+def _setup(folder: str | Path) -> dict[str, Any]:
+    """What has to be equal for runs to be seeds of one set-up."""
+    setup = {}
+    for stage in ("stage1", "stage2"):
+        setup[stage] = json.loads((Path(folder) / stage / "identity.json").read_text())
+        setup[stage].pop("seed_everything")
+    return setup

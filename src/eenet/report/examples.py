@@ -1,0 +1,133 @@
+"""Test samples as a reader sees them: images, sentences, street scenes with their masks."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from PIL import Image
+from torch import Tensor
+from torchvision import datasets
+
+from eenet.data.cityscapes import Cityscapes
+from eenet.data.tables import read_table
+from eenet.inference.run import build, load_run, stage_config
+from eenet.losses import at_pixels
+from eenet.scheduling import ExitOutputs
+
+_EACH = 4
+"""Samples taken for each exit at each of three budgets."""
+_SIDE = 160
+"""Longest side of a thumbnail, in pixels."""
+_LETTERS = 240
+"""Longest text."""
+# The usual colours of Cityscapes; unlabelled pixels are black.
+_SCENE = [c for c in datasets.Cityscapes.classes if 0 <= c.train_id < 255]
+_PALETTE = [channel for c in _SCENE for channel in c.color]
+
+
+def choose(exits: Tensor, count: int, seed: int = 0) -> Tensor:
+    """Positions of some samples that left at each exit, at a low, a middle and a high budget.
+
+    Args:
+        exits: `[M, N]`, where each leaves at M increasing budgets.
+        count: Number of exits.
+        seed: Of the random choice.
+
+    Returns:
+        Increasing positions, without repetition.
+    """
+    order = torch.randperm(exits.shape[1], generator=torch.Generator().manual_seed(seed))
+    chosen: set[int] = set()
+    for part in (0.25, 0.5, 0.75):
+        at = exits[int(part * (len(exits) - 1))][order]
+        for k in range(count):
+            chosen.update(order[at == k][:_EACH].tolist())
+    return torch.tensor(sorted(chosen))
+
+
+def examples(folder: str | Path, outputs: ExitOutputs, positions: Tensor) -> dict[str, Any]:
+    """The samples at `positions` of a run's test split, and its names of the classes.
+
+    Args:
+        folder: The run folder; its stage 1 says which data they are.
+        outputs: The test split's.
+        positions: `[S]`.
+
+    Returns:
+        "examples", for each its "text", or an "image" with a "mask" of the labels and "answers"
+        (masks of each exit) for scenes; images are data URIs. "classes", their names. "missing"
+        says why there are no examples, where the data cannot be read any more.
+    """
+    classes, samples, missing = None, [], None
+    try:
+        data = build(LightningDataModule, stage_config(folder, 1)["data"])
+        classes = data.class_names
+        if hasattr(data, "text_column"):
+            table = read_table(data.sources["test"], data.split_names["test"], data.config_name)
+            _same(len(table), outputs)
+            texts = [table[int(i)][data.text_column] for i in positions]
+            samples = [{"text": text[:_LETTERS]} for text in texts]
+        else:
+            data.setup("test")
+            classes = data.class_names
+            samples = _images(folder, data, outputs, positions)
+    except Exception as error:  # any data module's, its files gone: the rest of the report stands
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        missing = lines[-1]
+    classes = classes or [str(c) for c in range(outputs.num_classes)]
+    return {"examples": samples, "classes": [str(name) for name in classes], "missing": missing}
+
+
+def _same(count: int, outputs: ExitOutputs) -> None:
+    if count != outputs.num_samples:
+        raise ValueError(f"the test data hold {count} samples, the outputs {outputs.num_samples}")
+
+
+def _images(folder: str | Path, data: Any, outputs: ExitOutputs, positions: Tensor) -> list[Any]:
+    split = data.dataset("test", False)
+    _same(len(split), outputs)
+    x, y = split[positions.tolist()]
+    if outputs.labels is not None and not torch.equal(y.long(), outputs.labels[positions]):
+        raise ValueError("the test data have other labels than when the outputs were collected")
+    samples: list[dict[str, Any]] = [{"image": _uri(_picture(image))} for image in x]
+    if isinstance(data, Cityscapes):
+        net, _, _ = load_run(folder)
+        with torch.inference_mode():
+            for sample, image, labels in zip(samples, x, y, strict=True):
+                logits = net.eval()(image[None])
+                answers = [at_pixels(z, labels[None]).argmax(1)[0] for z in logits]
+                sample["mask"] = _uri(_mask(labels))
+                sample["answers"] = [_uri(_mask(answer)) for answer in answers]
+    return samples
+
+
+def _picture(image: Tensor) -> Image.Image:
+    """An image as it was: uint8, or normalised by ImageNet's statistics `[C, H, W]`."""
+    if image.dtype != torch.uint8:
+        mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+        image = ((image * std + mean).clamp(0, 1) * 255).round().byte()
+    return Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy())
+
+
+def _mask(classes: Tensor) -> Image.Image:
+    mask = Image.fromarray(classes.byte().numpy(), mode="P")
+    mask.putpalette(_PALETTE + [0] * (768 - len(_PALETTE)))
+    return mask
+
+
+def _uri(image: Image.Image) -> str:
+    """A thumbnail as a data URI: PNG for masks and tiny images, JPEG for photos."""
+    kind = "PNG" if image.mode == "P" or max(image.size) <= 64 else "JPEG"
+    resampling = Image.Resampling.NEAREST if image.mode == "P" else Image.Resampling.LANCZOS
+    image.thumbnail((_SIDE, _SIDE), resampling)
+    file = io.BytesIO()
+    image.save(file, kind, **({"quality": 80} if kind == "JPEG" else {"optimize": True}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def opened(uri: str) -> Image.Image:
+    """The image of a data URI."""
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")

@@ -1,0 +1,98 @@
+"""What the learned schedulers look at: weights of EENet, regressions of EENet+."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eenet.scheduling import EENet, EENetPlus, ExitOutputs, Policy
+from eenet.scheduling.inputs import CORE, exit_inputs
+
+_NAMED = 20
+"""With more classes than this, their weights are summed up."""
+
+
+def importance(
+    policies: dict[str, Policy], outputs: ExitOutputs, budget: float
+) -> dict[str, dict[str, Any]]:
+    """Importance of each input at each exit, of those policies that learn weights.
+
+    Args:
+        policies: Fitted.
+        outputs: Samples over which inputs vary.
+        budget: In the unit of the costs.
+
+    Returns:
+        By label, "values" of each input, one for each exit (NaN where the exit has no such input),
+        their "kind" and a "note". Of EENet "weight": score weight times standard deviation of the
+        input, by class if there are few. Of EENet+ "spread": standard deviation of what a group of
+        inputs adds to the predicted gain of going on (per unit of doubt, before it is multiplied by
+        that) at the price paid at the budget. Inputs of a group are correlated and their
+        coefficients cancel, so single ones would mislead.
+    """
+    found = {}
+    for label, policy in policies.items():
+        if isinstance(policy, EENet):
+            found[label] = _eenet(policy, outputs, budget)
+        elif isinstance(policy, EENetPlus) and policy.weight.numel():
+            found[label] = _eenet_plus(policy, outputs, budget)
+    return found
+
+
+@torch.no_grad()
+def _eenet(policy: EENet, outputs: ExitOutputs, budget: float) -> dict[str, Any]:
+    distance = (policy.budgets - budget).abs()
+    m, classes, exits = int(distance.argmin()), outputs.num_classes, outputs.num_exits
+    names = ["max p", "1 - entropy", *(["vote"] if policy.vote else [])]
+    values: dict[str, list[float]] = {}
+
+    def put(name: str, k: int, value: Tensor) -> None:
+        values.setdefault(name, [math.nan] * exits)[k] = float(value)
+
+    evidence, votes, past = outputs.evidence(), None, None
+    for k in range(exits):
+        _, past, votes, x = policy._exit(k, evidence.at(k), votes, past, slice(m, m + 1))
+        unit: Any = policy.score[k]
+        weights = unit.weight[m, :, 0] * x[0].std(0)
+        if classes <= _NAMED:
+            for c in range(classes):
+                put(f"p of class {c}", k, weights[c])
+        else:  # of the whole group, as it may be large though each weight is small
+            put("p of all classes", k, (x[0, :, :classes] @ unit.weight[m, :classes, 0]).std())
+        rest = [*names, *(f"score at exit {j + 1}" for j in range(k if policy.past_scores else 0))]
+        for name, weight in zip(rest, weights[classes:], strict=True):
+            put(name, k, weight)
+    fitted = float(policy.budgets[m] / policy.costs[-1])
+    return {"kind": "weight", "values": values, "note": f"its fit for budget {fitted:.2f}"}
+
+
+def _eenet_plus(policy: EENetPlus, outputs: ExitOutputs, budget: float) -> dict[str, Any]:
+    threshold = float(policy.at(budget).thresholds[0])
+    prices = policy.prices
+    price = int((prices + threshold).abs().argmin()) if math.isfinite(threshold) else 0
+    evidence, state = outputs.evidence(), None
+    values: dict[str, list[float]] = {}
+    for k in range(outputs.num_exits - 1):
+        inputs, state = exit_inputs(k, evidence.at(k), state)
+        weight = policy.weight[k][:, price]
+        for name, part in _groups(outputs.num_classes, inputs.shape[1]).items():
+            spread = (inputs[:, part] @ weight[part]).std()
+            values.setdefault(name, []).append(float(spread))
+    note = f"at a price of {float(prices[price]):.2g} per full cost"
+    if threshold >= float(policy.switch):
+        note += ", where a heuristic already decides"
+    return {"kind": "spread", "values": values, "note": note}
+
+
+def _groups(classes: int, width: int) -> dict[str, slice]:
+    """The inputs of `exit_inputs` by meaning."""
+    top = min(5, classes)
+    sizes = {"plain confidences": CORE, "top probabilities": 2 * top, "agreement of exits": 2}
+    if width > sum(sizes.values()):
+        sizes |= {"probability of each class": 2 * classes, "class predicted": 2 * classes}
+    groups, start = {}, 0
+    for name, size in sizes.items():
+        groups[name] = slice(start, start + size)
+        start += size
+    return groups

@@ -10,6 +10,8 @@ from eenet.scheduling.evidence import Evidence
 
 FIELDS = ("costs", "logits", "pooled", "labels", "quality", "ids", "features", "confusion")
 """Names of the tensors, in files too."""
+_HUGE = 1e30
+"""Far from where differences of float32 numbers overflow."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,14 @@ class ExitOutputs:
     def __post_init__(self) -> None:
         """Checks every field against the others."""
         answers = self._answers
-        shape = tuple(answers.shape)
+        shape, kind = tuple(answers.shape), answers.dtype
         _require(answers.dim() == 3, f"logits must be [exits, samples, classes], got {shape}")
         exits, samples, _ = shape
-        _require(samples > 0, "logits hold no sample")
+        _require(exits * samples > 0, f"logits hold no exit or no sample: {shape}")
         _require(self.num_classes >= 2, "logits need at least 2 classes")
-        _require(bool(torch.isfinite(answers).all()), "logits hold NaN or infinity")
+        _require(kind.is_floating_point, f"logits must be floating point, got {kind}")
+        low, high = map(float, answers.aminmax())  # NaN if there is one, and no copy
+        _require(-_HUGE < low <= high < _HUGE, f"logits hold NaN or numbers beyond {_HUGE:g}")
         check_costs(self.costs, exits, samples)
         if self.labels is not None:
             labels, largest = self.labels, self.num_classes - 1

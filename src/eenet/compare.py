@@ -264,6 +264,7 @@ def main(args: list[str]) -> None:
     """Runs `eenet compare`: writes compare.csv, .json, .png and .svg, and prints the table."""
     parser = ArgumentParser(
         prog="eenet compare",
+        exit_on_error=False,
         description="Compare exit policies at many budgets, from exit outputs alone.",
     )
     add = parser.add_argument

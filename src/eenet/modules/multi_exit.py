@@ -39,7 +39,8 @@ class MultiExitModule(L.LightningModule):
             statistics and dropout included: the last exit remains the network one already has.
 
     Raises:
-        ValueError: If `start_from` fits no network like this, or what is frozen was never trained.
+        ValueError: If a number is out of range, `start_from` fits no network like this, or what
+            is frozen was never trained.
     """
 
     weights: Tensor
@@ -61,6 +62,13 @@ class MultiExitModule(L.LightningModule):
         heads_only: bool = False,
     ) -> None:
         super().__init__()
+        if not 0 <= distill_from <= 1:
+            raise ValueError(f"distill_from={distill_from} must be a fraction of the epochs")
+        if distill_weight < 0 or distill_temperature <= 0:
+            raise ValueError(
+                f"distill_weight={distill_weight} must be 0 or more and "
+                f"distill_temperature={distill_temperature} positive"
+            )
         self.net = net
         self.heads_only = heads_only
         if heads_only and net.num_exits < 2:

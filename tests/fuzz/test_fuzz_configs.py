@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 import yaml
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from eenet.cli import main
@@ -39,6 +39,8 @@ LEAVES = [path for path in PLACES if not isinstance(at(SEED, path), dict | list)
 KEYS = [path for path in PLACES if isinstance(path[-1], str)]
 VALUES = [None, "nonsense", -1, 0, 1.5, True, [], [1, "x"], {}, {"a": 1}, "", 10**12, "../x"]
 DELETED = object()
+
+SOME = settings(max_examples=settings.default.max_examples // 2)  # each takes up to a second
 
 
 class Begun(Exception):
@@ -85,6 +87,7 @@ def test_the_seed_itself_is_accepted():
     assert refusal(lambda config: None) is None
 
 
+@SOME
 @given(st.sampled_from(KEYS), st.data())
 def test_a_typo_is_refused_by_its_name(path, data):
     name = path[-1]
@@ -100,6 +103,7 @@ def test_a_typo_is_refused_by_its_name(path, data):
     assert wrong in said or name in said or path[0] in said
 
 
+@SOME
 @given(st.sampled_from(LEAVES), st.sampled_from([{"a": 1}, {"class_path": "no.where"}, math.nan]))
 def test_a_value_of_another_kind_is_refused(path, value):
     said = refusal(put(path, value))

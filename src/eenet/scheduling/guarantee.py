@@ -125,8 +125,7 @@ def _each(rules: Sequence[Rule], outputs: ExitOutputs, values: Tensor) -> Tensor
     """The samples' values `[M, N]` at the exits that each of M rules chooses."""
     if not rules:
         raise ValueError("rules: there must be one or more")
-    evidence = outputs.evidence()
-    return torch.stack([at_exits(values, rule.decide(evidence)) for rule in rules])
+    return at_exits(values, outputs.map(lambda e: torch.stack([rule.decide(e) for rule in rules])))
 
 
 def _accepted(p_values: Tensor, delta: float) -> int:

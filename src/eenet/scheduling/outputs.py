@@ -1,5 +1,6 @@
 """Exit outputs: all that a scheduler ever sees of a network."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,9 @@ FIELDS = ("costs", "logits", "pooled", "labels", "quality", "ids", "features", "
 """Names of the tensors, in files too."""
 _HUGE = 1e30
 """Far from where differences of float32 numbers overflow."""
+
+_BLOCK, _NUMBERS = 16384, 2**22
+"""Most samples, and about the most logits, that are looked at at a time."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,26 @@ class ExitOutputs:
         """Cost of each exit, averaged over the samples, `[E]`."""
         return self.costs if self.costs.dim() == 1 else self.costs.mean(1)
 
-    def evidence(self) -> Evidence:
-        """What the exits show, leading shape `[E, N]`."""
-        if self.logits is not None:
-            return Evidence.from_logits(self.logits)
-        return Evidence.from_pooled(self._answers)
+    def evidence(self, index: Tensor | slice = slice(None)) -> Evidence:
+        """What the exits show of all samples or those at some positions, leading shape `[E, N]`."""
+        answers = self._answers[:, index]
+        make = Evidence.from_pooled if self.logits is None else Evidence.from_logits
+        return make(answers)
+
+    def map(self, of: Callable[[Evidence], Tensor], dim: int = -1) -> Tensor:
+        """What a function gives for the evidence of all samples, in memory for a block of them.
+
+        Args:
+            of: From the evidence `[E, n]` of n samples to a tensor.
+            dim: Which of that tensor's dimensions is the sample.
+        """
+        return torch.cat([of(self.evidence(block)) for block in self.blocks()], dim)
+
+    def blocks(self) -> Iterator[slice]:
+        """Positions of all samples, in blocks whose evidence takes little memory."""
+        exits, samples, width = self._answers.shape
+        size = max(1, min(_BLOCK, _NUMBERS // (exits * width)))
+        return (slice(start, start + size) for start in range(0, samples, size))
 
     def answer_quality(self) -> Tensor:
         """Quality of each exit's answer, `[E, N]` float32; needs labels or `quality`."""

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser demo test test-slow lint format clean
+.PHONY: help install browser demo test test-slow test-kills lint format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,10 +29,14 @@ browser: .browser/chromium  ## Bring a headless Chromium from npm, for the tests
 	  'import chromium from "@sparticuz/chromium"; await chromium.executablePath()'
 
 test: lint  ## Linters, types and the fast tests
-	$(BIN)/pytest -n 2 -m 'not slow'
+	$(BIN)/pytest -n 2 -m 'not slow and not kills'
 
 test-slow: install  ## The tests that take minutes
 	$(BIN)/pytest -m slow
+	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -n 2 tests/fuzz
+
+test-kills: install  ## The pipeline killed at 50 random moments
+	$(BIN)/pytest -s -m kills
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .

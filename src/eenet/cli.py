@@ -2,11 +2,15 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 import warnings
+from argparse import ArgumentError
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from eenet import __version__
 from eenet.compare import main as compare
@@ -57,6 +61,17 @@ def main(args: list[str] | None = None) -> None:
             EENetCLI(args=args)
 
 
+_UNION = "Does not validate against any of the Union subtypes"
+_AROUND = re.compile(
+    r"(Subtypes:|Errors:|Given value|Subclass types expect|a class path |a dict with"
+    r"|Expected a <class 'NoneType'>).*"
+)
+_MISTAKES = (
+    *(ValueError, TypeError, OSError, pickle.UnpicklingError),
+    *(ArgumentError, MisconfigurationException),
+)
+
+
 @contextmanager
 def reporting_errors() -> Iterator[None]:
     """Ends the process with one line for a user's mistake, unless EENET_TRACEBACK is set."""
@@ -67,7 +82,7 @@ def reporting_errors() -> Iterator[None]:
         yield
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)  # the stage has said what was wrong
-    except (ValueError, TypeError, OSError, pickle.UnpicklingError) as error:
+    except _MISTAKES as error:
         if os.environ.get("EENET_TRACEBACK"):
             raise
         print(f"eenet: error: {_cause(str(error))}", file=sys.stderr)
@@ -75,9 +90,8 @@ def reporting_errors() -> Iterator[None]:
 
 
 def _cause(message: str) -> str:
-    """What a class said when jsonargparse could not instantiate it, without the dump around it."""
-    if not message.startswith("Does not validate against any of the Union subtypes"):
+    """One line of what jsonargparse says of a config: keys and faults, without the dump around."""
+    if _UNION not in message and "Parser key" not in message:
         return message
-    errors = message.partition("\nErrors:\n")[2].partition("\nGiven value type:")[0]
-    lines = [line.removeprefix("  - ") for line in errors.splitlines()]
-    return "\n".join(line for line in lines if "<class 'NoneType'>" not in line)
+    lines = message.replace(_UNION, "").splitlines()
+    return " ".join(_AROUND.sub("", line.strip().removeprefix("- ")) for line in lines)

@@ -104,7 +104,7 @@ def decide(
     """
     torch.set_num_threads(1)
     fit, test = source.load()
-    costs, evidence = fit.mean_costs.double(), test.evidence()
+    costs = fit.mean_costs.double()
     given = [float(costs[0]), *(float(b * costs[-1]) for b in budgets), float(costs[-1])]
     policies = []
     for label in labels:
@@ -113,7 +113,9 @@ def decide(
         policies.append(kind(**settings, **seeded))
         policies[-1].label = label
     fit_policies(policies, fit, given, seed, epochs=100)
-    exits = [torch.stack([p.at(b).decide(evidence) for b in given]) for p in policies]
+    rules = [policy.at(budget) for policy in policies for budget in given]
+    exits = test.map(lambda evidence: torch.stack([rule.decide(evidence) for rule in rules]))
+    exits = exits.view(len(policies), len(given), -1)
     return [(label, network, e.byte().numpy()) for label, e in zip(labels, exits, strict=True)]
 
 
@@ -264,6 +266,7 @@ def main(args: list[str]) -> None:
     """Runs `eenet compare`: writes compare.csv, .json, .png and .svg, and prints the table."""
     parser = ArgumentParser(
         prog="eenet compare",
+        exit_on_error=False,
         description="Compare exit policies at many budgets, from exit outputs alone.",
     )
     add = parser.add_argument

@@ -1,7 +1,9 @@
 """Lightning's CLI with eenet's defaults, for the config of either stage."""
 
 from pathlib import Path
+from typing import Any
 
+from jsonargparse import Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -12,6 +14,9 @@ from eenet.callbacks.decisions import WriteDecisions
 from eenet.callbacks.last import LastCheckpoint
 from eenet.callbacks.report import CurveReport
 from eenet.callbacks.seed import SeedEpochs
+
+_STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
+"""A parser raises what is wrong, and takes the beginning of an option for a mistake."""
 
 
 class EENetCLI(LightningCLI):
@@ -44,6 +49,7 @@ class EENetCLI(LightningCLI):
                     WriteDecisions(),
                 ]
             },
+            parser_kwargs={**_STRICT, **dict.fromkeys(self.subcommands(), _STRICT)},
             args=args,
             run=run,
         )
@@ -55,6 +61,7 @@ class EENetCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Puts checkpoints and logs into the run folder and finds the checkpoint to evaluate."""
         config = self.config[self.subcommand] if self.subcommand else self.config
+        refuse_ways_out(config)
         loggers = config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             if "save_dir" in getattr(logger, "init_args", {}):
@@ -76,9 +83,25 @@ class EENetCLI(LightningCLI):
             config.ckpt_path = str(best)
 
 
+def refuse_ways_out(config: Namespace) -> None:
+    """Refuses names in a config that would make files outside the run folder.
+
+    Raises:
+        ValueError: If the checkpoint's or a logger's name has `..` in it or begins at the root.
+    """
+    loggers = config.trainer.logger
+    named = [("checkpoint.filename", config.checkpoint.filename)]
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        init = getattr(logger, "init_args", {})
+        named += [(f"trainer.logger.{key}", init.get(key)) for key in ("name", "version", "prefix")]
+    for key, name in named:
+        if isinstance(name, str) and (Path(name).is_absolute() or ".." in Path(name).parts):
+            raise ValueError(f"{key}={name!r} leads out of the run folder")
+
+
 def stage_parser() -> LightningArgumentParser:
     """A parser of the config of one stage, the same that `eenet fit` takes."""
-    parser = LightningArgumentParser()
+    parser = LightningArgumentParser(**_STRICT)
     parser.add_argument("--seed_everything", type=bool | int, default=0, help="Seed.")
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)

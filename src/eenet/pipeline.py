@@ -5,11 +5,14 @@ keeps W&B's runs apart and lets Lightning launch its own ranks.
 """
 
 import json
+import math
 import os
 import shlex
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,8 @@ from jsonargparse import (  # type: ignore[attr-defined]
 
 from eenet.costs import count_macs
 from eenet.files import sha256, write_text
-from eenet.lightning_cli import stage_parser
+from eenet.lightning_cli import refuse_ways_out, stage_parser
+from eenet.scheduling.outputs import check_costs
 
 # What may change without making a finished stage stale.
 _INCIDENTAL = {
@@ -47,6 +51,8 @@ def pipeline_parser() -> ArgumentParser:
     """The parser of `eenet pipeline`."""
     parser = ArgumentParser(
         prog="eenet pipeline",
+        exit_on_error=False,
+        allow_abbrev=False,
         description="Train a multi-exit network, collect its exit outputs, fit the policies on "
         "them and draw the accuracy-vs-budget curve, all in one run folder.",
     )
@@ -86,6 +92,7 @@ def run_pipeline(args: list[str]) -> Path:
     """
     parser = pipeline_parser()
     config = parser.parse_args(args)
+    _check_config(config)
     run = Path(config.run_dir)
     stage1, stage2 = _Stage(run, "stage1", config.stage1), _Stage(run, "stage2", config.stage2)
     outputs = stage1.folder / "outputs"
@@ -94,9 +101,9 @@ def run_pipeline(args: list[str]) -> Path:
 
     trained = ["checkpoints/best.ckpt", "outputs/val.safetensors", "outputs/test.safetensors"]
     todo = not stage1.is_complete({})
+    _check_stages(config, todo)
     if todo:
         stage1.make_room(keep_if_same=True, overwrite=config.overwrite)
-        _check_budgets(config)
     write_text(run / "pipeline.yaml", parser.dump(config, skip_none=False))
     if todo:
         stage1.execute({}, trained, config.launcher)
@@ -108,18 +115,71 @@ def run_pipeline(args: list[str]) -> Path:
     return run
 
 
-def _check_budgets(config: Namespace) -> None:
-    """Refuses a budget that no exit can meet before hours of training, by counting MACs."""
-    costs = config.stage2.data.init_args.get("costs")
-    if costs == "ms":
-        return  # known only once it is measured
-    stage1 = stage_parser().instantiate(config.stage1)
-    scheduler = stage_parser().instantiate(config.stage2).model
-    stage1.data.setup("fit")
-    batch = next(iter(stage1.data.val_dataloader()))
-    x, _ = stage1.data.on_after_batch_transfer(batch, 0)
-    macs = count_macs(stage1.model.net, x)
-    scheduler.resolve_budgets(torch.tensor(costs if isinstance(costs, list) else macs))
+def _check_config(config: Namespace) -> None:
+    """Refuses what is missing, what is no number, and settings with which no stage can end."""
+    for name in ("stage1", "stage2"):
+        stage = config[name]
+        for part in ("trainer", "model", "data", "checkpoint"):
+            if not isinstance(stage, Namespace) or not isinstance(stage.get(part), Namespace):
+                raise ValueError(f"{name}.{part}: the config must describe it")
+            if part in ("model", "data") and "init_args" not in stage[part]:
+                raise ValueError(f"{name}.{part}.class_path is missing")
+        for key, value in stage.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name}.{key}={value} must be a finite number")
+        whole: dict[str, Any] = {
+            "trainer.fast_dev_run": False,
+            "trainer.limit_predict_batches": None,
+        }
+        whole |= {"trainer.enable_checkpointing": None, "checkpoint.filename": "best"}
+        for key, wanted in whole.items():
+            if stage[key] not in (wanted, wanted is None):
+                raise ValueError(f"{name}.{key}={stage[key]} leaves a pipeline without its files")
+        refuse_ways_out(stage)
+        if stage.trainer.max_epochs == 0:
+            raise ValueError(f"{name}.trainer.max_epochs=0: there is nothing to train")
+    if config.stage1.checkpoint.save_top_k == 0:
+        raise ValueError("stage1.checkpoint.save_top_k=0 keeps no network")
+
+
+def _check_stages(config: Namespace, train: bool) -> None:
+    """Tries what would fail after hours: stages that do not fit together, budgets out of reach."""
+    with _blaming("stage2"):
+        scheduler = stage_parser().instantiate(config.stage2).model
+    if not train:
+        return
+    with _blaming("stage1"):
+        stage1 = stage_parser().instantiate(config.stage1)
+    module, data = stage1.model, stage1.data
+    with _blaming("stage1.model.optimizer"):
+        module.optimizer(module.parameters())
+    with _blaming("stage1.data"):
+        data.setup("fit")
+        x, _ = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
+    with _blaming("stage1.model.net, on the data"):
+        if module.net.num_classes != data.num_classes:
+            raise ValueError(
+                f"num_classes={module.net.num_classes}, but the data has {data.num_classes}"
+            )
+        costs: Any = count_macs(module.net, x)
+    costs = config.stage2.data.init_args.get("costs") or costs
+    if costs != "ms":  # known only once it is measured
+        vector = torch.tensor(costs, dtype=torch.float64)
+        with _blaming("stage2.data.costs" if costs is not None else "stage1.model.net"):
+            check_costs(vector, module.net.num_exits)
+        with _blaming("stage2.model.budgets"):
+            scheduler.resolve_budgets(vector)
+
+
+@contextmanager
+def _blaming(key: str) -> Iterator[None]:
+    """Turns whatever a part says of bad settings into an error that names the part."""
+    try:
+        yield
+    except OSError:
+        raise  # names its file
+    except Exception as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 class _Stage:
@@ -186,6 +246,8 @@ class _Stage:
     ) -> None:
         """Runs the stage and records what it produced."""
         print(f"\n{_TITLES[self.name]}, in {self.folder}", flush=True)
+        for stray in self.folder.rglob(".*.part"):  # of a process that was killed while it wrote
+            stray.unlink()
         self.name_wandb_run()
         write_text(self.folder / "config.yaml", self.text())
         write_text(self.folder / "identity.json", json.dumps(self.identity()))

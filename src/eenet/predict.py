@@ -103,7 +103,8 @@ def predict_files(
 
 def predict_command(args: Sequence[str]) -> None:
     """Runs the command line after `eenet predict`."""
-    auto_cli(predict_files, args=list(args), as_positional=True, prog="eenet predict")
+    prog = "eenet predict"
+    auto_cli(predict_files, args=list(args), as_positional=True, prog=prog, exit_on_error=False)
 
 
 def _lines() -> list[str]:

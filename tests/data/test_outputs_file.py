@@ -71,3 +71,14 @@ def test_fitting_and_held_out_samples_are_disjoint_and_complete(tmp_path):
     assert held.shape == (3, 10)
     together = torch.cat([train, held], 1)[0].sort().values
     assert torch.equal(together, outputs.evidence().entropy[0].sort().values)
+
+
+def test_batches_of_stage_2_hold_what_the_file_holds_whatever_their_size(tmp_path, monkeypatch):
+    outputs, path = make_outputs(samples=50), str(tmp_path / "val.safetensors")
+    save_outputs(outputs, path)
+    monkeypatch.setattr("eenet.data.outputs._NUMBERS", 3 * 5 * 8)
+    batches = list(OutputsData(test=path).test_dataloader())
+    assert max(len(b.quality[0]) for b in batches) <= 8
+    together = [torch.cat(field, 1) for field in zip(*(b.evidence for b in batches), strict=True)]
+    assert all(map(torch.equal, together, outputs.evidence()))
+    assert torch.equal(torch.cat([b.quality for b in batches], 1), outputs.answer_quality())

@@ -1,7 +1,19 @@
+from dataclasses import replace
+
 import pytest
 import torch
+from tests.conftest import make_outputs
 
-from eenet.scheduling import ExitOutputs
+from eenet.scheduling import (
+    EENet,
+    EENetPlus,
+    ExitOutputs,
+    LearnedStopping,
+    MaxProbability,
+    Temperature,
+    Vote,
+)
+from eenet.scheduling.learned import LearnedPolicy
 
 GOOD = {
     "costs": torch.tensor([1.0, 2.0]),
@@ -51,3 +63,26 @@ def test_select_narrows_every_field():
     assert some.labels.tolist() == [3, 0]
     assert some.costs.tolist() == [[3, 1], [6, 4]]
     assert some.logits.shape == (2, 2, 4)
+
+
+@pytest.mark.parametrize(
+    "make", [MaxProbability, Vote, Temperature, EENetPlus, EENet, LearnedStopping], ids=str
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_policy_fitted_block_by_block_is_the_same(make, dtype, monkeypatch):
+    outputs = make_outputs(samples=300, classes=7)
+    outputs = replace(outputs, logits=outputs.logits.to(dtype))
+
+    def fit():
+        policy = make()
+        if isinstance(policy, LearnedPolicy):
+            torch.manual_seed(0)
+            policy.prepare(outputs, [5.0])
+        return policy.fit(outputs), outputs.map(policy.at(5.0).decide)
+
+    whole, at_once = fit()
+    monkeypatch.setattr("eenet.scheduling.outputs._NUMBERS", 3 * 7 * 41)
+    assert len(list(outputs.blocks())) == 8
+    blocks, bit_by_bit = fit()
+    torch.testing.assert_close(blocks.state_dict(), whole.state_dict(), rtol=1e-6, atol=1e-6)
+    assert torch.equal(bit_by_bit, at_once)

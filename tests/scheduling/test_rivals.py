@@ -91,7 +91,7 @@ def test_temperature_against_a_grid():
         return float(torch.nn.functional.cross_entropy(log_probs * inverse, outputs.labels))
 
     grid = torch.linspace(0.05, 5, 400).tolist()
-    found = float(_inverse_temperature(log_probs, outputs.labels))
+    found = float(_inverse_temperature(outputs, 1))
     assert loss(found) <= min(map(loss, grid)) + 1e-6
     with pytest.raises(ValueError, match="labels"):
         Temperature().fit(ExitOutputs(costs=outputs.costs, logits=outputs.logits))

@@ -83,4 +83,11 @@ class ImageFolder(SplitDataModule):
                 f"root={self.root!r} must hold the folders train and val, each with one folder "
                 f"per class; {path} does not exist"
             )
-        return datasets.ImageFolder(str(path), transform)
+        return datasets.ImageFolder(str(path), transform, loader=_open)
+
+
+def _open(path: str) -> Image.Image:
+    try:
+        return Image.open(path).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): replace or remove it") from error

@@ -17,6 +17,8 @@ from eenet.files import atomic
 from eenet.scheduling import Evidence, ExitOutputs, cost_matrix_quality
 from eenet.scheduling.outputs import FIELDS
 
+_NUMBERS = 2**24
+"""About the most logits of a batch, whatever batch size was asked for."""
 FORMAT = "eenet-exit-outputs/1"
 
 
@@ -89,7 +91,7 @@ def with_cost_matrix(outputs: ExitOutputs, matrix: list[list[float]] | None) -> 
         return outputs
     if outputs.labels is None:
         raise ValueError("cost_matrix: it needs labelled outputs")
-    answers = outputs.evidence().prediction
+    answers = outputs.map(lambda evidence: evidence.prediction)
     quality = cost_matrix_quality(answers, outputs.labels, torch.tensor(matrix))
     return replace(outputs, quality=quality)
 
@@ -169,15 +171,15 @@ class OutputsData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches of the larger part of `fit`."""
-        return self._loader(self.outputs("fit").select(self._parts()[0]), training=True)
+        return self._loader("fit", self._parts()[0], training=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of the part of `fit` held out."""
-        return self._loader(self.outputs("fit").select(self._parts()[1]))
+        return self._loader("fit", self._parts()[1])
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Batches of `test`."""
-        return self._loader(self.outputs("test"))
+        return self._loader("test", torch.arange(self.outputs("test").num_samples))
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Batches of `test`."""
@@ -189,27 +191,29 @@ class OutputsData(L.LightningDataModule):
         held = max(1, round(self.holdout * samples))
         return order[held:], order[:held]
 
-    def _loader(self, outputs: ExitOutputs, training: bool = False) -> DataLoader[Any]:
+    def _loader(self, name: str, index: Tensor, training: bool = False) -> DataLoader[Any]:
+        outputs = self.outputs(name)
         size = self.batch_size if training else self.eval_batch_size
-        batches = Batches.of(self.trainer, outputs.num_samples, size, training)
-        return DataLoader(_OutputsDataset(outputs), batch_size=None, sampler=batches)
+        size = min(size, max(1, _NUMBERS // (outputs.num_exits * outputs.num_classes)))
+        batches = Batches.of(self.trainer, len(index), size, training)
+        return DataLoader(_OutputsDataset(outputs, index), batch_size=None, sampler=batches)
 
 
 class _OutputsDataset(Dataset[OutputsBatch]):
-    """Evidence and quality, computed once."""
+    """Batches of the samples at some positions; the file is read, and evidence made, as needed."""
 
-    def __init__(self, outputs: ExitOutputs) -> None:
-        self.outputs = outputs
-        self.evidence = outputs.evidence()
+    def __init__(self, outputs: ExitOutputs, index: Tensor) -> None:
+        self.outputs, self.index = outputs, index
         self.quality = outputs.answer_quality()
 
     def __len__(self) -> int:
-        return self.outputs.num_samples
+        return len(self.index)
 
-    def __getitem__(self, index: Any) -> OutputsBatch:
+    def __getitem__(self, positions: Any) -> OutputsBatch:
         costs, confusion = self.outputs.costs, self.outputs.confusion
+        index = self.index[positions]
         return OutputsBatch(
-            Evidence(*(field[:, index] for field in self.evidence)),
+            self.outputs.evidence(index),
             self.quality[:, index],
             costs if costs.dim() == 1 else costs[:, index],
             None if confusion is None else confusion[:, index],

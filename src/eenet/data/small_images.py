@@ -60,6 +60,11 @@ class SmallImages(TensorImageDataModule):
                 f"{self.torchvision_class.__name__} reads. Give the folder of the data, or "
                 "download=true where there is internet."
             ) from error
+        except (AssertionError, ValueError, EOFError, LookupError, OSError) as error:
+            raise ValueError(
+                f"root={self.root!r}: the files of {self.torchvision_class.__name__} are damaged, "
+                f"get them anew ({error})"
+            ) from error
         images = torch.as_tensor(data.data)
         images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2)
         return images.contiguous(), torch.as_tensor(data.targets).long()
@@ -71,8 +76,14 @@ class SmallImages(TensorImageDataModule):
         image_column = _first_of(table.column_names, ("img", "image"))
         label_column = _first_of(table.column_names, self.label_columns)
         table = table.cast_column(image_column, Image())
-        images = torch.stack([pil_to_tensor(image) for image in table[image_column]])
-        return images, torch.tensor(list(table[label_column]), dtype=torch.int64)
+        try:
+            images = torch.stack([pil_to_tensor(image) for image in table[image_column]])
+            return images, torch.tensor(list(table[label_column]), dtype=torch.int64)
+        except (RuntimeError, TypeError, ValueError, OSError, SyntaxError) as error:
+            raise ValueError(
+                f"{source}: an image or label of {split} is missing, damaged, or of another form "
+                f"than the rest ({error})"
+            ) from error
 
 
 class FashionMNIST(SmallImages):

@@ -17,7 +17,7 @@ def read_table(source: str | list[str], split: str, config_name: str | None = No
 
     Raises:
         FileNotFoundError: If a file does not exist, or a folder holds no such split.
-        ValueError: If files are of an unknown kind.
+        ValueError: If files are of an unknown kind, empty, or damaged.
     """
     import datasets
 
@@ -25,9 +25,9 @@ def read_table(source: str | list[str], split: str, config_name: str | None = No
     if len(paths) == 1 and paths[0].is_dir():
         folder = paths[0]
         if (folder / "state.json").is_file():
-            return datasets.load_from_disk(str(folder))
+            return _load(datasets.load_from_disk, str(folder), files=[str(folder)])
         if (folder / "dataset_dict.json").is_file():
-            table = datasets.load_from_disk(str(folder))
+            table = _load(datasets.load_from_disk, str(folder), files=[str(folder)])
             if split not in table:
                 raise FileNotFoundError(f"{folder} holds the splits {list(table)}, not {split!r}")
             return table[split]
@@ -46,6 +46,18 @@ def read_table(source: str | list[str], split: str, config_name: str | None = No
     if len(kinds) != 1 or not kinds <= set(_READERS):
         raise ValueError(f"files must all end in one of {sorted(_READERS)}, got {sorted(kinds)}")
     suffix = kinds.pop()
-    options = {"sep": "\t"} if suffix == ".tsv" else {}
+    options: dict[str, Any] = {"sep": "\t"} if suffix == ".tsv" else {}
     files = [str(path) for path in paths]
-    return datasets.load_dataset(_READERS[suffix], data_files=files, split="train", **options)
+    options |= {"data_files": files, "split": "train"}
+    return _load(datasets.load_dataset, _READERS[suffix], files=files, **options)
+
+
+def _load(read: Any, *args: Any, files: list[str], **options: Any) -> Any:
+    try:
+        return read(*args, **options)
+    except Exception as error:  # of datasets, pandas, pyarrow or fsspec, each with its own
+        cause = error.__cause__ or error
+        raise ValueError(
+            f"{', '.join(files)} cannot be read: {cause} ({type(cause).__name__}). Tables must be "
+            "complete, not empty, and text in UTF-8."
+        ) from error

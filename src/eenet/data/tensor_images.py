@@ -47,12 +47,29 @@ class TensorImageDataModule(SplitDataModule):
         """
 
     def read(self) -> dict[Split, Dataset[Any]]:
-        """Loads and divides the images."""
+        """Loads, checks and divides the images."""
         (images, labels), test = self.load()
+        self._check("training", images, labels)
+        self._check("test", *test)
         splits: dict[Split, Dataset[Any]] = {"test": TensorDataset(*test)}
         for name, index in self.parts(len(labels)).items():
             splits[name] = TensorDataset(images[index], labels[index])
         return splits
+
+    def _check(self, name: str, images: Tensor, labels: Tensor) -> None:
+        where = f"{getattr(self, 'root', type(self).__name__)}: the {name}"
+        wanted = (len(labels), len(self.mean), self.image_size, self.image_size)
+        if tuple(images.shape) != wanted or not len(labels):
+            raise ValueError(
+                f"{where} images must be {list(wanted[1:])} and as many as their labels, "
+                f"{len(labels)}; got {list(images.shape)}"
+            )
+        wrong = set(labels[(labels < 0) | (labels >= self.num_classes)].tolist())
+        if wrong:
+            raise ValueError(
+                f"{where} labels hold {sorted(wrong)[:5]}, which are no classes from 0 to "
+                f"{self.num_classes - 1}; a set without labels cannot be used"
+            )
 
     def encode(self, raw: Sequence[Image.Image]) -> Tensor:
         """Images of any size and colour as the network takes them, `[B, C, H, W]` float32."""

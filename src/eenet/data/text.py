@@ -122,12 +122,13 @@ class TextClassification(SplitDataModule):
     def _classes(self, labels: list[Any], where: str) -> Tensor:
         if self.class_names is not None:
             index = {name: number for number, name in enumerate(self.class_names)}
-            labels = [index.get(label, label) for label in labels]
-        wrong = {x for x in labels if not isinstance(x, int) or not 0 <= x < self.num_classes}
+            labels = [index.get(x, x) if isinstance(x, str) else x for x in labels]
+        known = range(self.num_classes)
+        wrong = {repr(x): x for x in labels if not isinstance(x, int) or x not in known}
         if wrong:
             raise ValueError(
-                f"{where}: {self.label_column!r} holds {sorted(wrong, key=str)[:5]}, which are no "
-                f"classes from 0 to {self.num_classes - 1}; set num_classes, or label_names if "
-                "they are names"
+                f"{where}: {self.label_column!r} holds {[wrong[x] for x in sorted(wrong)[:5]]}, "
+                f"which are no classes from 0 to {self.num_classes - 1}; set num_classes, or "
+                "label_names if they are names"
             )
         return torch.tensor(labels, dtype=torch.int64)

@@ -1,6 +1,6 @@
 """Stage 1: training a multi-exit network."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import lightning as L
 import torch
@@ -35,11 +35,14 @@ class MultiExitModule(L.LightningModule):
         distill_temperature: Its temperature T.
         distill_from: It starts after this fraction of the epochs.
         start_from: Checkpoint of stage 1 whose network is taken up, exits and all.
+        outputs_dtype: In what exit outputs are collected: "float16" halves the file, and rounds
+            logits to 11 bits.
         heads_only: Train the early heads alone. Stages and last head stay as they are, batch
             statistics and dropout included: the last exit remains the network one already has.
 
     Raises:
-        ValueError: If `start_from` fits no network like this, or what is frozen was never trained.
+        ValueError: If a number is out of range, `start_from` fits no network like this, or what
+            is frozen was never trained.
     """
 
     weights: Tensor
@@ -58,10 +61,19 @@ class MultiExitModule(L.LightningModule):
         distill_temperature: float = 3.0,
         distill_from: float = 0.75,
         start_from: str | None = None,
+        outputs_dtype: Literal["float32", "float16"] = "float32",
         heads_only: bool = False,
     ) -> None:
         super().__init__()
+        if not 0 <= distill_from <= 1:
+            raise ValueError(f"distill_from={distill_from} must be a fraction of the epochs")
+        if distill_weight < 0 or distill_temperature <= 0:
+            raise ValueError(
+                f"distill_weight={distill_weight} must be 0 or more and "
+                f"distill_temperature={distill_temperature} positive"
+            )
         self.net = net
+        self.outputs_dtype: torch.dtype = getattr(torch, outputs_dtype)
         self.heads_only = heads_only
         if heads_only and net.num_exits < 2:
             raise ValueError("heads_only=true: the network has no early exit")
@@ -137,9 +149,11 @@ class MultiExitModule(L.LightningModule):
         self._log_mean("test")
 
     def predict_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """What the exits say: `logits [B, E, C]` (float32) and `labels [B]`, on the CPU."""
+        """What the exits say: `logits [B, E, C]` (`outputs_dtype`) and `labels [B]`, on the CPU."""
         x, y = batch
-        return {"logits": self(x).float().transpose(0, 1).cpu(), "labels": y.cpu()}
+        largest = torch.finfo(self.outputs_dtype).max
+        logits = self(x).float().clamp(-largest, largest).to(self.outputs_dtype)
+        return {"logits": logits.transpose(0, 1).cpu(), "labels": y.cpu()}
 
     def configure_optimizers(self) -> Any:
         """The optimizer over all parameters, and its schedule."""

@@ -1,5 +1,7 @@
 """Online budget control: a budget that holds on any sequence of samples."""
 
+import math
+
 from torch import Tensor
 
 from eenet.scheduling.thresholds import check_budget
@@ -56,9 +58,15 @@ class BudgetControl:
 
         Returns:
             The working point for the next batch.
+
+        Raises:
+            ValueError: If a cost is NaN or infinite; the working point stays as it was.
         """
         gain = self.step / self.range
-        self.u += gain * float((self.budget - spent.double()).sum())
+        saved = float((self.budget - spent.double()).sum())
+        if not math.isfinite(saved):
+            raise ValueError("spent holds NaN or infinity: the control would lose its way")
+        self.u += gain * saved
         self.u = min(self.u, 1 + gain * len(spent) * (self.budget - self.first))
         return self.u
 

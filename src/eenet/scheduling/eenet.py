@@ -57,6 +57,9 @@ class EENet(LearnedPolicy):
         super().__init__()
         if exit_distribution not in ("learned", "geometric"):
             raise ValueError(f"{exit_distribution=} must be 'learned' or 'geometric'")
+        for name, value in (("hidden", hidden), ("alternate", alternate), ("beta", beta)):
+            if not value > 0:
+                raise ValueError(f"{name}={value} must be positive")
         self.hidden = hidden
         self.alpha_ce = alpha_ce
         self.alpha_cost = alpha_cost

@@ -78,8 +78,7 @@ def within_budget(
     Raises:
         ValueError: If not even the first rule can be certified.
     """
-    evidence = outputs.evidence()
-    spent = torch.stack([at_exits(outputs.costs, rule.decide(evidence)) for rule in rules])
+    spent = _each(rules, outputs, outputs.costs)
     # The bet needs bounds that hold for all samples to come: what exits cost, not what was spent.
     low, span = _range(outputs.costs if cost_range is None else torch.tensor(cost_range))
     p_values = betting_p_value((spent - low) / span, (budget - low) / span, delta)
@@ -108,9 +107,8 @@ def within_loss(
     Raises:
         ValueError: If not even the dearest rule can be certified.
     """
-    evidence, quality = outputs.evidence(), outputs.answer_quality().double()
-    reached = torch.stack([at_exits(quality, rule.decide(evidence)) for rule in rules])
-    loss = (quality[-1] - reached).flip(0)
+    quality = outputs.answer_quality().double()
+    loss = (quality[-1] - _each(rules, outputs, quality)).flip(0)
     _, span = _range(quality)
     p_values = betting_p_value((loss / span + 1) / 2, (epsilon / span + 1) / 2, delta)
     accepted = _accepted(p_values, delta)
@@ -121,6 +119,13 @@ def within_loss(
         )
     index = len(rules) - 1 - accepted
     return Guaranteed(rules[index], index, epsilon - float(loss[accepted].mean()))
+
+
+def _each(rules: Sequence[Rule], outputs: ExitOutputs, values: Tensor) -> Tensor:
+    """The samples' values `[M, N]` at the exits that each of M rules chooses."""
+    if not rules:
+        raise ValueError("rules: there must be one or more")
+    return at_exits(values, outputs.map(lambda e: torch.stack([rule.decide(e) for rule in rules])))
 
 
 def _accepted(p_values: Tensor, delta: float) -> int:

@@ -1,7 +1,7 @@
 """Policies without gradients: confidences, agreement of exits, temperature scaling, and chance."""
 
 import math
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -98,10 +98,11 @@ class Temperature(HeuristicPolicy):
 
     def fit(self, outputs: ExitOutputs) -> Self:
         """Fits each exit's temperature by the likelihood of the labels, which it needs."""
-        if outputs.labels is None:
-            raise ValueError("labels: temperatures are fitted on labelled outputs")
-        log_probs = outputs.evidence().log_probs
-        self.inverse = torch.stack([_inverse_temperature(p, outputs.labels) for p in log_probs])
+        if outputs.labels is None or outputs.logits is None:
+            raise ValueError("labels: temperatures are fitted on labelled logits")
+        self.inverse = torch.stack(
+            [_inverse_temperature(outputs, k) for k in range(outputs.num_exits)]
+        )
         return self.calibrate(outputs)
 
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
@@ -109,14 +110,20 @@ class Temperature(HeuristicPolicy):
         return -Evidence.from_logits(evidence.log_probs * self.inverse[k]).one_minus_max, None
 
 
-def _inverse_temperature(log_probs: Tensor, labels: Tensor) -> Tensor:
+def _inverse_temperature(outputs: ExitOutputs, k: int) -> Tensor:
     """Minimises the negative log-likelihood, convex in the inverse temperature, by bisection."""
-    true = log_probs.gather(1, labels[:, None]).mean()
+    logits, labels = cast(Tensor, outputs.logits)[k], cast(Tensor, outputs.labels)[:, None]
+
+    def rise(block: slice, inverse: float) -> Tensor:
+        log_probs = torch.log_softmax(logits[block].float(), dim=-1)
+        expected = (torch.softmax(log_probs * inverse, dim=-1) * log_probs).sum(-1)
+        return log_probs.gather(1, labels[block])[:, 0] - expected
+
     low, high = math.log(0.02), math.log(50.0)
     for _ in range(40):
         middle = 0.5 * (low + high)
-        probs = torch.softmax(log_probs * math.exp(middle), dim=-1)
-        if (probs * log_probs).sum(-1).mean() < true:  # the likelihood still rises
+        rises = [rise(block, math.exp(middle)) for block in outputs.blocks()]
+        if torch.cat(rises).mean() > 0:  # the likelihood still rises
             low = middle
         else:
             high = middle

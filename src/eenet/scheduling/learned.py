@@ -100,11 +100,16 @@ class LearnedPolicy(Policy):
     @torch.no_grad()
     def calibrate(self, outputs: ExitOutputs) -> Self:
         """Takes scores `[M, E, N]` and the exit distributions `[M, E]` of these samples."""
-        evidence = outputs.evidence()
-        members = [score_exits(self.member(m), evidence) for m in range(len(self.budgets))]
-        self.calibration_scores = torch.stack(members)
-        self.calibration_costs = outputs.costs
-        self.shares = self.exit_shares(evidence)
+        members = [self.member(m) for m in range(len(self.budgets))]
+        shares = []
+
+        def scores(evidence: Evidence) -> Tensor:
+            weight = evidence.entropy.shape[1] / outputs.num_samples
+            shares.append(weight * self.exit_shares(evidence))
+            return torch.stack([score_exits(member, evidence) for member in members])
+
+        self.calibration_scores, self.calibration_costs = outputs.map(scores), outputs.costs
+        self.shares = torch.stack(shares).sum(0)
         return self
 
     def at(self, budget: float) -> Rule:

@@ -69,9 +69,8 @@ class NestedFamily:
             ValueError: If the budget is out of range.
         """
         budget = check_budget(budget, self.mean_costs)
-        return self.threshold_after(
-            int(torch.searchsorted(self.cost, budget * (1 + 1e-9), right=True)) - 1
-        )
+        within = int(torch.searchsorted(self.cost, budget * (1 + 1e-9), right=True))
+        return self.threshold_after(max(within - 1, 0))  # by rounding not even the first may be
 
     def steps_below(self, threshold: float) -> int:
         """Number of steps taken at a common threshold."""

@@ -79,7 +79,7 @@ class EENetPlus(Policy):
             outputs: Labelled outputs, or outputs with qualities, of at least `folds` samples;
                 never those that the network was trained on.
         """
-        evidence, quality = outputs.evidence(), outputs.answer_quality()
+        quality = outputs.answer_quality()
         samples = outputs.num_samples
         if samples < self.folds:
             raise ValueError(f"folds={self.folds}: there are only {samples} samples to fit on")
@@ -90,7 +90,10 @@ class EENetPlus(Policy):
         self.prices = torch.tensor(_PRICES) * worth / span
         self.steps = mean_costs.diff().clamp_min(1e-6)
         order = torch.randperm(samples, generator=torch.Generator().manual_seed(self.seed))
-        learned = self._induce(evidence, quality, costs, order % self.folds)
+        shown = outputs.map(_show, dim=1)
+        inputs, doubts = shown[..., :-3], shown[..., -3:].unbind(-1)
+        evidence = Evidence(shown[..., :0], *doubts)  # all that is needed of it from here on
+        learned = self._induce(inputs, quality, costs, order % self.folds)
         self._choose_switch(learned, evidence, quality, outputs.costs)
         scores = self._switched(learned, evidence)
         family = NestedFamily(scores, outputs.costs)
@@ -142,12 +145,8 @@ class EENetPlus(Policy):
         low, high = self.family().mean_costs[[0, -1]].tolist()
         return self._rule(self.family().threshold(low + u * (high - low)))
 
-    def _induce(self, evidence: Evidence, quality: Tensor, costs: Tensor, folds: Tensor) -> Tensor:
+    def _induce(self, inputs: Tensor, quality: Tensor, costs: Tensor, folds: Tensor) -> Tensor:
         """Backward induction: sets the regressions, returns out-of-fold scores `[E, N]`."""
-        state, inputs = None, []
-        for k in range(len(quality)):
-            shown, state = exit_inputs(k, evidence.at(k), state)
-            inputs.append(shown)
         exits, samples = quality.shape
         costs = (costs if costs.dim() == 2 else costs[:, None]).expand(exits, samples)
         best = quality.max()
@@ -233,6 +232,15 @@ def critical_price(gains: Tensor, prices: Tensor, step: Tensor) -> Tensor:
     inner = torch.lerp(prices[left], prices[left + 1], share)
     inner = torch.where(positive == 0, prices[0] + above / step, inner)
     return torch.where(positive == len(prices), prices[-1] + below / step, inner)
+
+
+def _show(evidence: Evidence) -> Tensor:
+    """`[E, N, D + 3]`: the inputs at all exits, and the three uncertainties in their order."""
+    state, inputs = None, []
+    for k in range(len(evidence.entropy)):
+        shown, state = exit_inputs(k, evidence.at(k), state)
+        inputs.append(shown)
+    return torch.cat([torch.stack(inputs), torch.stack(evidence[1:], -1)], -1)
 
 
 def _doubt(inputs: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Exit outputs: all that a scheduler ever sees of a network."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +11,11 @@ from eenet.scheduling.evidence import Evidence
 
 FIELDS = ("costs", "logits", "pooled", "labels", "quality", "ids", "features", "confusion")
 """Names of the tensors, in files too."""
+_HUGE = 1e30
+"""Far from where differences of float32 numbers overflow."""
+
+_BLOCK, _NUMBERS = 16384, 2**22
+"""Most samples, and about the most logits, that are looked at at a time."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,14 @@ class ExitOutputs:
     def __post_init__(self) -> None:
         """Checks every field against the others."""
         answers = self._answers
-        shape = tuple(answers.shape)
+        shape, kind = tuple(answers.shape), answers.dtype
         _require(answers.dim() == 3, f"logits must be [exits, samples, classes], got {shape}")
         exits, samples, _ = shape
-        _require(samples > 0, "logits hold no sample")
+        _require(exits * samples > 0, f"logits hold no exit or no sample: {shape}")
         _require(self.num_classes >= 2, "logits need at least 2 classes")
-        _require(bool(torch.isfinite(answers).all()), "logits hold NaN or infinity")
+        _require(kind.is_floating_point, f"logits must be floating point, got {kind}")
+        low, high = map(float, answers.aminmax())  # NaN if there is one, and no copy
+        _require(-_HUGE < low <= high < _HUGE, f"logits hold NaN or numbers beyond {_HUGE:g}")
         check_costs(self.costs, exits, samples)
         if self.labels is not None:
             labels, largest = self.labels, self.num_classes - 1
@@ -95,11 +103,26 @@ class ExitOutputs:
         """Cost of each exit, averaged over the samples, `[E]`."""
         return self.costs if self.costs.dim() == 1 else self.costs.mean(1)
 
-    def evidence(self) -> Evidence:
-        """What the exits show, leading shape `[E, N]`."""
-        if self.logits is not None:
-            return Evidence.from_logits(self.logits)
-        return Evidence.from_pooled(self._answers)
+    def evidence(self, index: Tensor | slice = slice(None)) -> Evidence:
+        """What the exits show of all samples or those at some positions, leading shape `[E, N]`."""
+        answers = self._answers[:, index]
+        make = Evidence.from_pooled if self.logits is None else Evidence.from_logits
+        return make(answers)
+
+    def map(self, of: Callable[[Evidence], Tensor], dim: int = -1) -> Tensor:
+        """What a function gives for the evidence of all samples, in memory for a block of them.
+
+        Args:
+            of: From the evidence `[E, n]` of n samples to a tensor.
+            dim: Which of that tensor's dimensions is the sample.
+        """
+        return torch.cat([of(self.evidence(block)) for block in self.blocks()], dim)
+
+    def blocks(self) -> Iterator[slice]:
+        """Positions of all samples, in blocks whose evidence takes little memory."""
+        exits, samples, width = self._answers.shape
+        size = max(1, min(_BLOCK, _NUMBERS // (exits * width)))
+        return (slice(start, start + size) for start in range(0, samples, size))
 
     def answer_quality(self) -> Tensor:
         """Quality of each exit's answer, `[E, N]` float32; needs labels or `quality`."""

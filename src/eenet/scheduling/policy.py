@@ -97,7 +97,7 @@ class Policy(nn.Module, ABC):
 
     def calibrate(self, outputs: ExitOutputs) -> Self:
         """Takes scores and costs of these samples, labelled or not, to set thresholds by."""
-        scores = score_exits(self, outputs.evidence())  # type: ignore[arg-type]
+        scores = outputs.map(lambda evidence: score_exits(self, evidence))  # type: ignore[arg-type]
         if not torch.isfinite(scores).all():
             raise ValueError(f"{self.label}: the scores hold NaN or infinity")
         self.calibration_scores, self.calibration_costs = scores, outputs.costs

@@ -16,6 +16,7 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps sweeps  # W&B's schema, for a test; it asks for numpy 1
 	touch $@
 
 demo: install  ## Train, fit and draw the curve on the digits inside scikit-learn

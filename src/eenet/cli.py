@@ -24,6 +24,7 @@ eenet {__version__}: adaptive inference with multi-exit networks
   eenet report   RUN_DIR...      one page with all figures of a finished run, and their files
   eenet predict  --config FILE   exit outputs of a network, or where each sample leaves
   eenet predict  RUN_DIR         answers for images, texts or stdin, from a finished pipeline
+  eenet sweep    FILE            the trials of a W&B sweep file, in parallel, without a server
 
 Each takes --help. Any setting of a FILE can be changed by a dotted flag, for example
 --trainer.max_epochs 3. EENET_TRACEBACK=1 shows where an error came from.
@@ -53,6 +54,10 @@ def main(args: list[str] | None = None) -> None:
             from eenet.report.command import main as report
 
             report(words[1:])
+        elif words[0] == "sweep":
+            from eenet.sweep import sweep_command
+
+            sweep_command(words[1:])
         else:
             EENetCLI(args=args)
 

@@ -38,6 +38,8 @@ def main(args: list[str] | None = None) -> None:
         args: Arguments; those of the process if None.
     """
     words = sys.argv[1:] if args is None else args
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a class_path may name a file that lies here
     if not words or words[0] in ("-h", "--help"):
         print(_HELP)
         return

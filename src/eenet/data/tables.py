@@ -49,3 +49,9 @@ def read_table(source: str | list[str], split: str, config_name: str | None = No
     options = {"sep": "\t"} if suffix == ".tsv" else {}
     files = [str(path) for path in paths]
     return datasets.load_dataset(_READERS[suffix], data_files=files, split="train", **options)
+
+
+def is_one_table(source: str | list[str]) -> bool:
+    """Whether a source of `read_table` has no splits: files, or a table of `save_to_disk`."""
+    paths = [Path(path) for path in ([source] if isinstance(source, str) else source)]
+    return paths[0].is_file() or (paths[0] / "state.json").is_file()

@@ -11,7 +11,7 @@ import yaml
 from eenet.cli import main
 from eenet.data.outputs import load_outputs, save_outputs
 from eenet.lightning_cli import EENetCLI, stage_parser
-from eenet.models import transformer
+from eenet.models import torchvision_backbone, transformer
 from eenet.pipeline import pipeline_parser
 from tests.conftest import make_outputs
 
@@ -29,6 +29,9 @@ def no_download(name_or_path, config, load=transformer._load):
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
 def test_every_config_is_valid_and_instantiates(path, monkeypatch):
     monkeypatch.setattr(transformer, "_load", no_download)
+    load = torchvision_backbone._load
+    random = lambda name, classes, weights, size: load(name, classes, None, size)  # noqa: E731
+    monkeypatch.setattr(torchvision_backbone, "_load", random)
     make = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, **_: make(name))
     stages = [stage_parser().parse_path(path)] if "stage1" not in path.read_text() else None
@@ -103,6 +106,13 @@ def test_bad_input_is_named_before_any_work(files, capsys, change, message):
     assert message in error
     assert "Traceback" not in error
     assert not (files / "run" / "checkpoints").exists()
+
+
+def test_a_network_for_other_classes_is_refused_before_training(tmp_path, capsys):
+    args = ["fit", "--config", stage1_config(tmp_path)]
+    with pytest.raises(SystemExit):
+        main([*args, "--model.init_args.net.init_args.num_classes=7"])
+    assert "num_classes=7, but the data have 10 classes" in capsys.readouterr().err
 
 
 def stage1_config(folder):

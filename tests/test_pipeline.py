@@ -231,3 +231,38 @@ def test_the_commands_of_sweeps_run(folder, sweep):
         assert value == choice["value"]
     metrics = [*(trial / "logs").rglob("metrics.csv")]
     assert config["metric"]["name"] in metrics[0].read_text()
+
+
+def test_a_sweep_runs_on_one_network_and_goes_on_after_a_kill(folder, tmp_path):
+    def stage1():
+        return {p: p.stat().st_mtime_ns for p in (folder / "stage1").rglob("*") if p.is_file()}
+
+    text = Path("experiments/sweeps/budgets.yaml").read_text()
+    config = yaml.safe_load(text.replace("runs/cifar10-resnet20", str(folder)))
+    config["parameters"] = {"model.init_args.budgets": {"values": [[0.5], [0.6], [0.8]]}}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "eenet", "sweep", str(tmp_path / "sweep.yaml"), "--jobs=2"]
+    command += [f"--output={tmp_path}/out"]
+    before = stage1()
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    while not (finished := list(tmp_path.glob("out/*/done.json"))):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()  # with the third trial under way
+    assert process.wait() == 143
+    kept = {path: path.stat().st_mtime_ns for path in finished}
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    assert stage1() == before
+    rows = list(csv.DictReader((tmp_path / "out" / "sweep.csv").open()))
+    assert [row["model.init_args.budgets"] for row in rows] == ["[0.5]", "[0.6]", "[0.8]"]
+    for row in rows:
+        trial = tmp_path / "out" / row["trial"]
+        curve = list(csv.DictReader((trial / "curve.csv").open()))
+        assert [f"[{line['budget']}]" for line in curve] == [row["model.init_args.budgets"]] * 3
+        for line in curve:
+            found = float(row[f"test/{line['policy']}/mean_quality"])
+            assert found == pytest.approx(float(line["quality"]))
+        # A W&B run each, to be synchronised later.
+        assert list(trial.glob(f"wandb/offline-run-*-{row['trial']}"))

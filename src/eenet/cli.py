@@ -28,6 +28,7 @@ eenet {__version__}: adaptive inference with multi-exit networks
   eenet report   RUN_DIR...      one page with all figures of a finished run, and their files
   eenet predict  --config FILE   exit outputs of a network, or where each sample leaves
   eenet predict  RUN_DIR         answers for images, texts or stdin, from a finished pipeline
+  eenet sweep    FILE            the trials of a W&B sweep file, in parallel, without a server
 
 Each takes --help. Any setting of a FILE can be changed by a dotted flag, for example
 --trainer.max_epochs 3. EENET_TRACEBACK=1 shows where an error came from.
@@ -41,6 +42,8 @@ def main(args: list[str] | None = None) -> None:
         args: Arguments; those of the process if None.
     """
     words = sys.argv[1:] if args is None else args
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a class_path may name a file that lies here
     if not words or words[0] in ("-h", "--help"):
         print(_HELP)
         return
@@ -57,6 +60,10 @@ def main(args: list[str] | None = None) -> None:
             from eenet.report.command import main as report
 
             report(words[1:])
+        elif words[0] == "sweep":
+            from eenet.sweep import sweep_command
+
+            sweep_command(words[1:])
         else:
             EENetCLI(args=args)
 

@@ -1,5 +1,6 @@
 """Lightning's CLI with eenet's defaults, for the config of either stage."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,11 @@ class EENetCLI(LightningCLI):
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             if "save_dir" in getattr(logger, "init_args", {}):
                 logger.init_args.save_dir = config.trainer.default_root_dir
+            # A trial of `eenet sweep` is a W&B run of its own, not one more of the config it took.
+            if config.trainer.default_root_dir == os.environ.get("EENET_TRIAL_DIR") and getattr(
+                logger, "class_path", ""
+            ).endswith("WandbLogger"):
+                logger.init_args.version = os.environ["WANDB_RUN_ID"]
         folder = Path(config.trainer.default_root_dir) / "checkpoints"
         if config.checkpoint.dirpath is None:
             config.checkpoint.dirpath = str(folder)

@@ -300,6 +300,6 @@ def _say_what_is_there(run: Path, stage1: Path, stage2: Path) -> None:
         f"  {stage1}/costs.json   what each exit costs in MACs and milliseconds\n"
         f"Then try\n"
         f"  eenet pipeline --config {run}/pipeline.yaml "
-        "--stage2.model.init_args.budgets '[0.25, 0.5, 0.75]'\n"
+        "--stage2.model.init_args.budgets '[0.55, 0.75, 0.95]'\n"
         "which keeps the trained network and fits the policies for other budgets."
     )

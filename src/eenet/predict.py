@@ -1,5 +1,6 @@
 """`eenet predict RUN_DIR`: a finished run answers files."""
 
+import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from eenet.data.outputs import load_outputs
 from eenet.data.tables import read_table
 from eenet.files import atomic
 from eenet.inference import AdaptivePredictor
@@ -86,7 +88,9 @@ def predict_files(
         for column, values in zip(columns.values(), rows, strict=True):
             column += values.tolist()
     seconds = time.perf_counter() - begun
-    classes = getattr(data, "class_names", None)
+    outputs = Path(run_dir) / "stage1" / "outputs" / "test.safetensors"
+    known = load_outputs(outputs).metadata if outputs.is_file() else {}
+    classes = getattr(data, "class_names", None) or json.loads(known.get("class_names", "null"))
     named = {"class": [classes[c] for c in columns["prediction"]]} if classes else {}
     table = pyarrow.table({"input": names, **named, **columns})
     with atomic(output) as temporary:

@@ -55,10 +55,22 @@ def test_training_is_augmented_and_reproducible(root: Path) -> None:
     torch.testing.assert_close(data.encode(raw)[0, 0, 0, 0].item(), (100 / 255 - 0.485) / 0.229)
 
 
+def test_plain_class_folders_are_divided(root: Path) -> None:
+    data = make(root / "train", num_classes=None, val_size=0.2, cal_size=0, test_size=0.3)
+    sizes = {split: len(data.dataset(split, False)) for split in ("train", "val", "test")}
+    assert sizes == {"train": 5, "val": 2, "test": 3}
+    seen = [i for s in sizes for i in data.dataset(s, False).index.tolist()]
+    assert sorted(seen) == list(range(10))
+    assert (data.num_classes, data.class_names) == (2, ["cat", "dog"])
+    assert len(data.dataset("train", True)) == 5
+    with pytest.raises(ValueError, match=r"test_size=0.*hold out for test"):
+        make(root / "train")
+
+
 def test_bad_folders_are_named(root: Path) -> None:
     with pytest.raises(ValueError, match="num_classes=3"):
         make(root, num_classes=3)
     with pytest.raises(FileNotFoundError, match=r"root=.*train"):
-        make(root / "train")
+        make(root / "nothing")
     with pytest.raises(ValueError, match="nothing to train on"):
         make(root, val_size=10)

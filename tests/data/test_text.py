@@ -157,6 +157,29 @@ def test_labels_may_be_names(tokenizer: str, tmp_path: Path) -> None:
         make(tokenizer, str(path), label_names=["bad"])
 
 
+def test_one_table_is_divided_and_its_classes_are_found(tokenizer: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "reviews.csv")
+    rows = [f"{WORDS[i % 10]},{1 + i % 3}" for i in range(90)]  # stars from 1 to 3
+    Path(path).write_text("\n".join(["text,label", *rows]))
+    data = make(tokenizer, path, num_classes=None, val_size=0.2, test_size=0.1)
+    parts = [read(data.loader(split)) for split in ("train", "val", "test")]
+    assert [len(part) for part in parts] == [63, 18, 9]
+    assert sorted(label for part in parts for _, label in part) == [0] * 30 + [1] * 30 + [2] * 30
+    assert (data.num_classes, data.class_names) == (3, ["1", "2", "3"])
+
+    Path(path).write_text(
+        "\n".join(["text,label", *(f"{WORDS[i % 10]},{i % 2}" for i in range(20))])
+    )
+    data = make(tokenizer, path, num_classes=None, test_size=5)
+    assert (data.num_classes, data.class_names) == (2, None)
+    with pytest.raises(
+        ValueError, match=r"test=None.*`test_size`"
+    ):  # else it would be its own test
+        make(tokenizer, path)
+    with pytest.raises(ValueError, match="not both"):
+        make(tokenizer, path, test=path, test_size=5)
+
+
 def test_what_is_wrong_is_named(tokenizer: str, folder: str, tmp_path: Path) -> None:
     def written(**columns: list[Any]) -> str:
         path = str(tmp_path / "bad.parquet")
@@ -170,7 +193,7 @@ def test_what_is_wrong_is_named(tokenizer: str, folder: str, tmp_path: Path) -> 
     with pytest.raises(ValueError, match="row 1 of 'text' holds no text but ' '"):
         make(tokenizer, written(text=["film", " "], label=[0, 1]))
     with pytest.raises(ValueError, match=r"'label' holds \[-1, 2\].*0 to 1"):
-        make(tokenizer, written(text=["film"] * 3, label=[-1, 2, 0]))
+        make(tokenizer, written(text=["film"] * 3, label=[-1, 2, 0]), test_size=1)
     with pytest.raises(ValueError, match=r"tokenizer: 6 of the 6 tokens.*\[UNK\]"):
         make(tokenizer, written(text=["mai visto", "un brutto finale", "mah"], label=[0, 1, 0]))
     with pytest.raises(ValueError, match="tokenizer='/no/such'"):

@@ -95,6 +95,7 @@ class CollectOutputs(Callback):
                 "split": data.predict_split,
                 "cost_unit": "macs",
                 "measured_costs": json.dumps(self.costs.as_dict()),
+                "class_names": json.dumps(getattr(data, "class_names", None)),
             },
         )
         trainer.strategy.barrier()

@@ -17,37 +17,39 @@ _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 class ImageFolder(SplitDataModule):
-    """Images in `ROOT/train/CLASS/` and `ROOT/val/CLASS/`, as ImageNet is usually laid out.
+    """Images in `ROOT/train/CLASS/` and `ROOT/val/CLASS/`, or simply in `ROOT/CLASS/`.
 
-    ImageNet's test labels are not public; papers report on its validation set, so `val/` is
-    "test" here and the validation split is held out of `train/`. Batches are
+    The first is how ImageNet is usually laid out. Its test labels are not public; papers report on
+    its validation set, so `val/` is "test" here and the validation split is held out of `train/`.
+    In the second, test too is held out: `test_size` says how much. Batches are
     `(images [B, 3, S, S] float32, labels [B] int64)`, normalised by ImageNet's mean and standard
     deviation. Training images are a random crop, mirrored at random (He et al. 2016, section 3.4,
     with the crops of torchvision's recipes); all others the central crop.
 
     Args:
         root: The folder.
-        num_classes: Number of classes; ImageNet has 1,000.
+        num_classes: Number of classes; by default as many as there are folders.
         image_size: Height and width S that the network gets.
         resize: Shorter side before the central crop.
         **settings: Those of `SplitDataModule`.
 
     Raises:
         FileNotFoundError: At set-up, if a folder is missing.
-        ValueError: At set-up, if the classes of the folders differ or are not `num_classes`.
+        ValueError: At set-up, if the classes of the folders differ or are not `num_classes`, or
+            there is nothing to test on.
     """
 
     def __init__(
         self,
         root: str,
-        num_classes: int = 1000,
+        num_classes: int | None = None,
         image_size: int = 224,
         resize: int = 256,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         self.root = root
-        self.num_classes = num_classes
+        self.given_classes = num_classes
         last = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(_MEAN, _STD)]
         self._augmented = v2.Compose(
             [v2.RandomResizedCrop(image_size), v2.RandomHorizontalFlip(), *last]
@@ -56,16 +58,18 @@ class ImageFolder(SplitDataModule):
 
     def read(self) -> dict[Split, Dataset[Any]]:
         """Lists and divides the files."""
-        rest, test = self._folder("train", self._plain), self._folder("val", self._plain)
-        if rest.classes != test.classes or len(rest.classes) != self.num_classes:
+        rest = self._folder("train", self._plain)
+        splits: dict[Split, Dataset[Any]]
+        splits = {name: Items(rest, index) for name, index in self.parts(len(rest)).items()}
+        test = rest if "test" in splits else self._folder("val", self._plain)
+        self.class_names, self.num_classes = rest.classes, len(rest.classes)
+        if rest.classes != test.classes or self.given_classes not in (None, self.num_classes):
             raise ValueError(
-                f"num_classes={self.num_classes}: {self.root}/train has {len(rest.classes)} "
+                f"num_classes={self.given_classes}: {self.root}/train has {len(rest.classes)} "
                 f"classes and {self.root}/val {len(test.classes)}; they must be the same and as "
                 "many as num_classes"
             )
-        self.class_names = rest.classes
-        splits: dict[Split, Dataset[Any]] = {"test": Items(test)}
-        return splits | {name: Items(rest, index) for name, index in self.parts(len(rest)).items()}
+        return {"test": Items(test), **splits}
 
     def dataset(self, split: Split, training: bool) -> Dataset[Any]:
         """A split, augmented when `training`."""
@@ -77,11 +81,18 @@ class ImageFolder(SplitDataModule):
         return torch.stack([self._plain(image.convert("RGB")) for image in raw])
 
     def _folder(self, name: str, transform: v2.Transform) -> Any:
-        path = Path(self.root) / name
+        path = root = Path(self.root)
+        if (root / "train").is_dir() or not any(root.glob("*/")):
+            path = root / name
+        elif name == "val":
+            raise ValueError(
+                f"test_size=0: {root} has no folder train or val but one per class; give the "
+                "samples, or the fraction, to hold out for test"
+            )
         if not path.is_dir():
             raise FileNotFoundError(
-                f"root={self.root!r} must hold the folders train and val, each with one folder "
-                f"per class; {path} does not exist"
+                f"root={self.root!r} must hold one folder per class, or the folders train and val "
+                f"with those; {path} does not exist"
             )
         return datasets.ImageFolder(str(path), transform, loader=_open)
 

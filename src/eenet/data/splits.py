@@ -1,7 +1,7 @@
 """The split contract of every data module, and disjoint random splits with fixed seeds."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import lightning as L
@@ -23,8 +23,9 @@ class SplitDataModule(L.LightningDataModule, ABC):
     what the splits are; a data set is indexed by a list of indices and hands out a whole batch.
 
     Args:
-        val_size: Samples held out for validation.
-        cal_size: Samples held out for calibration.
+        val_size: Samples held out for validation; below 1, their fraction.
+        cal_size: Samples (or fraction) held out for calibration.
+        test_size: Samples (or fraction) held out for test, where the data have no test set.
         split_seed: Seed of the split; keep it fixed over the seeds of an experiment.
         batch_size: Samples per training batch (per device).
         eval_batch_size: Most samples per batch everywhere else.
@@ -37,8 +38,9 @@ class SplitDataModule(L.LightningDataModule, ABC):
 
     def __init__(
         self,
-        val_size: int,
-        cal_size: int = 0,
+        val_size: int | float,
+        cal_size: int | float = 0,
+        test_size: int | float = 0,
         split_seed: int = 0,
         batch_size: int = 128,
         eval_batch_size: int = 256,
@@ -47,6 +49,8 @@ class SplitDataModule(L.LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         self.sizes = {"val": val_size, "cal": cal_size}
+        if test_size:
+            self.sizes["test"] = test_size
         self.split_seed = split_seed
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -76,7 +80,7 @@ class SplitDataModule(L.LightningDataModule, ABC):
         return self.sizes["cal"] > 0
 
     def parts(self, total: int) -> dict[Split, Tensor]:
-        """The indices of the train, val and cal split of `total` samples."""
+        """Indices of the train, val, cal and, with `test_size`, test split of `total` samples."""
         return split_indices(total, self.sizes, self.split_seed)  # type: ignore[return-value]
 
     def loader(self, split: Split, training: bool = False) -> DataLoader[Any]:
@@ -113,13 +117,13 @@ class SplitDataModule(L.LightningDataModule, ABC):
         return self.loader(self.predict_split)
 
 
-def split_indices(total: int, sizes: dict[str, int], seed: int) -> dict[str, Tensor]:
+def split_indices(total: int, sizes: Mapping[str, int | float], seed: int) -> dict[str, Tensor]:
     """Disjoint random index sets; what they leave is "train".
 
     Args:
         total: Number of samples to divide.
-        sizes: Number of samples of each held-out split. Growing a later split never changes an
-            earlier one.
+        sizes: Number of samples of each held-out split, or below 1 their fraction. Growing a later
+            split never changes an earlier one.
         seed: Seed of the permutation.
 
     Returns:
@@ -128,13 +132,14 @@ def split_indices(total: int, sizes: dict[str, int], seed: int) -> dict[str, Ten
     Raises:
         ValueError: If a size is negative or nothing is left for training.
     """
-    if min(sizes.values()) < 0 or sum(sizes.values()) >= total:
+    counts = {name: round(x * total) if 0 < x < 1 else int(x) for name, x in sizes.items()}
+    if min(counts.values()) < 0 or sum(counts.values()) >= total:
         raise ValueError(
             f"splits of sizes {sizes} leave nothing to train on out of {total} samples"
         )
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
     parts, start = {}, 0
-    for name, size in sizes.items():
+    for name, size in counts.items():
         parts[name] = order[start : start + size].sort().values
         start += size
     parts["train"] = order[start:].sort().values

@@ -61,3 +61,9 @@ def _load(read: Any, *args: Any, files: list[str], **options: Any) -> Any:
             f"{', '.join(files)} cannot be read: {cause} ({type(cause).__name__}). Tables must be "
             "complete, not empty, and text in UTF-8."
         ) from error
+
+
+def is_one_table(source: str | list[str]) -> bool:
+    """Whether a source of `read_table` has no splits: files, or a table of `save_to_disk`."""
+    paths = [Path(path) for path in ([source] if isinstance(source, str) else source)]
+    return paths[0].is_file() or (paths[0] / "state.json").is_file()

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from eenet.data.sentences import Sentences, require_known, tokenise
 from eenet.data.splits import Split, SplitDataModule
-from eenet.data.tables import read_table
+from eenet.data.tables import is_one_table, read_table
 from eenet.extras import require
 
 
@@ -22,19 +22,21 @@ class TextClassification(SplitDataModule):
     length, in random order; all others keep the order of the data.
 
     `train` and `test` are each a hub id, files (parquet, csv, tsv, json; one path or several), a
-    folder of `save_to_disk`, or a folder of files named after the splits.
+    folder of `save_to_disk`, or a folder of files named after the splits. With `test_size`, test
+    is held out of `train`.
 
     Args:
         tokenizer: The tokenizer: a name on the Hugging Face hub or a local folder.
         train: The data to divide into training, validation and calibration splits.
-        test: The test data; None for another split of `train`.
-        num_classes: Number of classes C.
+        test: The test data; None for another split of `train`, or with `test_size`.
+        num_classes: Number of classes C; by default as many as `train` has.
         config_name: Configuration of the hub's data set ("sst2" of GLUE).
         train_split: Name of the training split in `train`, where that has splits.
         test_split: Name of the test split.
         text_column: Column of the texts.
-        label_column: Column of the labels, which are 0 ... C - 1 or names.
-        label_names: The C names in the order of the classes; needed where labels are names.
+        label_column: Column of the labels.
+        label_names: The C names in the order of the classes. Without them, labels other than
+            0 ... C - 1 (names, or stars from 1 to 5) are classes in sorted order.
         max_length: Tokens at which a sentence is cut, special ones included.
         **settings: Those of `SplitDataModule`.
 
@@ -42,15 +44,15 @@ class TextClassification(SplitDataModule):
         ModuleNotFoundError: At set-up, if transformers is not installed.
         FileNotFoundError: At set-up, if a path does not exist or holds no such split.
         ValueError: If `label_names` are not `num_classes` names. At set-up, if the tokenizer cannot
-            be loaded or knows hardly any of the words, a column is missing, a text is empty, or a
-            label is no class.
+            be loaded or knows hardly any of the words, a column is missing, a text is empty, a
+            label is no class, or there is nothing to test on.
     """
 
     def __init__(
         self,
         tokenizer: str,
         train: list[str] | str,
-        num_classes: int,
+        num_classes: int | None = None,
         test: list[str] | str | None = None,
         config_name: str | None = None,
         train_split: str = "train",
@@ -62,12 +64,14 @@ class TextClassification(SplitDataModule):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        if label_names is not None and len(label_names) != num_classes:
+        if label_names is not None and num_classes not in (None, len(label_names)):
             raise ValueError(f"label_names={label_names} must have num_classes={num_classes} names")
         self.tokenizer = tokenizer
-        self.sources = {"train": train, "test": train if test is None else test}
+        self.train, self.test = train, test
         self.split_names = {"train": train_split, "test": test_split}
-        self.num_classes = num_classes
+        self.given_classes = num_classes
+        self.num_classes = num_classes or len(label_names or ())
+        self._index: dict[Any, int] = {x: number for number, x in enumerate(label_names or ())}
         self.config_name = config_name
         self.text_column = text_column
         self.label_column = label_column
@@ -76,9 +80,16 @@ class TextClassification(SplitDataModule):
 
     def read(self) -> dict[Split, Dataset[Any]]:
         """Reads, tokenises and divides the texts."""
-        rest, test = self._load("train"), self._load("test")
-        splits: dict[Split, Dataset[Any]] = {"test": test}
-        return splits | {name: rest.select(i) for name, i in self.parts(len(rest)).items()}
+        rest = self._load("train")
+        splits: dict[Split, Dataset[Any]]
+        splits = {name: rest.select(i) for name, i in self.parts(len(rest)).items()}
+        held_out, alone = "test" in splits, self.test is None and is_one_table(self.train)
+        if held_out != alone:
+            raise ValueError(
+                f"train={self.train!r}, test={self.test!r}: give `test`, or hold rows of one table "
+                "out by `test_size` (their number or fraction), not both"
+            )
+        return splits if held_out else {**splits, "test": self._load("test")}
 
     def encode(self, raw: Sequence[str]) -> dict[str, Tensor]:
         """Texts as the network takes them: `input_ids` and `attention_mask`, `[B, T]` int64."""
@@ -101,8 +112,9 @@ class TextClassification(SplitDataModule):
             raise ValueError(f"tokenizer={self.tokenizer!r} cannot be loaded: {error}") from error
 
     def _load(self, which: str) -> Sentences:
-        where = f"{which}={self.sources[which]!r}"
-        table = read_table(self.sources[which], self.split_names[which], self.config_name)
+        source = self.train if which == "train" or self.test is None else self.test
+        where = f"{which}={source!r}"
+        table = read_table(source, self.split_names[which], self.config_name)
         for field in ("text_column", "label_column"):
             if getattr(self, field) not in table.column_names:
                 raise ValueError(
@@ -120,9 +132,10 @@ class TextClassification(SplitDataModule):
         return tokenise(table, self.text_column, classes, self._tokenizer, self.max_length, where)
 
     def _classes(self, labels: list[Any], where: str) -> Tensor:
-        if self.class_names is not None:
-            index = {name: number for number, name in enumerate(self.class_names)}
-            labels = [index.get(x, x) if isinstance(x, str) else x for x in labels]
+        classes = [x for x in labels if isinstance(x, str) or (isinstance(x, int) and x >= 0)]
+        if self.given_classes is None and self.class_names is None and not self._index:
+            self._name_classes(set(classes))
+        labels = [self._index.get(x, x) if isinstance(x, (int, str)) else x for x in labels]
         known = range(self.num_classes)
         wrong = {repr(x): x for x in labels if not isinstance(x, int) or x not in known}
         if wrong:
@@ -132,3 +145,11 @@ class TextClassification(SplitDataModule):
                 "label_names if they are names"
             )
         return torch.tensor(labels, dtype=torch.int64)
+
+    def _name_classes(self, found: set[Any]) -> None:
+        """Takes the classes from the training labels: sorted, and named unless 0 ... C - 1."""
+        values = sorted(found, key=lambda label: (not isinstance(label, int), label))
+        self.num_classes = len(values)
+        self._index = {label: number for number, label in enumerate(values)}
+        if values != list(range(len(values))):
+            self.class_names = [str(value) for value in values]

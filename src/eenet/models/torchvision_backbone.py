@@ -58,7 +58,7 @@ class TorchvisionBackbone(MultiExitNetwork):
         last = isinstance(model, torchvision.models.SwinTransformer)
         early = [_head(shape, num_classes, head_convs, last) for shape in shapes[:-1]]
         super().__init__(stages, [*early, classifier], num_classes)
-        self.trained = kept and weights is not None
+        self.trained = kept and weights not in (None, "None")
 
 
 def _load(name: str, num_classes: int, weights: str | None, image_size: int | None) -> nn.Module:
@@ -72,7 +72,7 @@ def _load(name: str, num_classes: int, weights: str | None, image_size: int | No
     options: dict[str, Any] = {"image_size": image_size} if fixed else {}
     known = [entry.name for entry in torchvision.models.get_model_weights(name)]
     model: nn.Module
-    if weights is None:
+    if weights in (None, "None"):  # the string: jsonargparse 4.53 of a flag `null` this deep
         model = torchvision.models.get_model(name, num_classes=num_classes, **options)
     elif weights in ("DEFAULT", *known):
         model = torchvision.models.get_model(name, weights=weights, **options)

@@ -50,6 +50,8 @@ class TransformerEncoder(MultiExitNetwork):
         dropout: float = 0.1,
         pooling: Literal["first", "mean"] = "first",
     ) -> None:
+        if name_or_path == "None":  # what jsonargparse 4.53 makes of a flag `null` this deep
+            name_or_path = None
         model = _load(name_or_path, config)
         kind = model.config.model_type
         if kind not in ("bert", "roberta", "xlm-roberta", "distilbert"):

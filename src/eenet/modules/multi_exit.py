@@ -105,6 +105,16 @@ class MultiExitModule(L.LightningModule):
             }
         )
 
+    def setup(self, stage: str) -> None:
+        """Refuses data of another number of classes, before training does in its own words."""
+        data = getattr(self.trainer, "datamodule", None)
+        classes = getattr(data, "num_classes", self.net.num_classes)
+        if classes != self.net.num_classes:
+            raise ValueError(
+                f"model.init_args.net.init_args.num_classes={self.net.num_classes}, but the data "
+                f"have {classes} classes: {getattr(data, 'class_names', None) or 'unnamed'}"
+            )
+
     def train(self, mode: bool = True) -> Self:
         """Sets training mode, in which what is frozen stays in evaluation mode."""
         super().train(mode)

@@ -1,0 +1,60 @@
+"""What the documentation site takes from elsewhere: the results, and the commands' own help."""
+
+import io
+import os
+import re
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File
+
+from eenet.cli import main
+
+os.environ |= {"COLUMNS": "80", "NO_COLOR": "1"}  # how wide help is printed
+ROOT = Path(__file__).parents[1]
+MARK = "<!-- every command's help comes here when the site is built -->"
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Adds the results, which lie beside the experiments that they come from."""
+    text = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    files.append(File.generated(config, "results.md", content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Puts in the commands' help, and leads links to the results to their page."""
+    markdown = markdown.replace("(../experiments/README.md)", "(results.md)")
+    return markdown.replace(MARK, command_help()) if MARK in markdown else markdown
+
+
+def command_help() -> str:
+    """A section for every command that `eenet --help` names."""
+    sections = []
+    for command, argument, summary in re.findall(
+        r"^  eenet (\w+) +(\S+) .*?  +(.+)$", help_of(), re.MULTILINE
+    ):
+        words = [command] if argument.startswith("--") else [command, "RUN_DIR"]
+        sections.append(
+            f"## eenet {command} {argument}\n\n"
+            f"{summary[0].upper()}{summary[1:]}.\n\n"
+            f"```text\n{own_options(help_of(*words))}\n```\n"
+        )
+    return "\n".join(sections)
+
+
+def help_of(*words: str) -> str:
+    """What `eenet ... --help` prints."""
+    text = io.StringIO()
+    with redirect_stdout(text), suppress(SystemExit):
+        main([*words, "--help"])
+    return text.getvalue().replace("\b", "")
+
+
+def own_options(text: str) -> str:
+    """A command's description and options, without its usage and the settings of other classes."""
+    _usage, *groups = re.split(r"\n\n+(?=\S)", text)
+    kept = [groups[0], *(g for g in groups[1:] if g.startswith(("positional", "options")))]
+    options = re.split(r"\n(?=  -)", "\n\n".join(kept))
+    return "\n".join(o for o in options if not re.match(r"  --\w+\.", o)).strip()

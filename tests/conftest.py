@@ -36,3 +36,9 @@ def make_outputs(
 @pytest.fixture
 def outputs() -> ExitOutputs:
     return make_outputs()
+
+
+@pytest.fixture(autouse=True)
+def _own_wandb_service() -> None:
+    """What a test starts must not find the W&B service, and its runs, that another one left."""
+    os.environ.pop("WANDB_SERVICE", None)

@@ -91,6 +91,13 @@ class TextClassification(SplitDataModule):
             )
         return splits if held_out else {**splits, "test": self._load("test")}
 
+    def rows(self, split: Split) -> Any:
+        """The rows of a split as they were read, a `datasets.Dataset`, in the split's order."""
+        if split == "test" and not (self.test is None and is_one_table(self.train)):
+            return self._table("test")
+        table = self._table("train")
+        return table.select(self.parts(len(table))[split].tolist())
+
     def encode(self, raw: Sequence[str]) -> dict[str, Tensor]:
         """Texts as the network takes them: `input_ids` and `attention_mask`, `[B, T]` int64."""
         encoded = self._tokenizer(
@@ -111,10 +118,14 @@ class TextClassification(SplitDataModule):
         except (OSError, ValueError) as error:
             raise ValueError(f"tokenizer={self.tokenizer!r} cannot be loaded: {error}") from error
 
+    def _source(self, which: str) -> list[str] | str:
+        return self.train if which == "train" or self.test is None else self.test
+
+    def _table(self, which: str) -> Any:
+        return read_table(self._source(which), self.split_names[which], self.config_name)
+
     def _load(self, which: str) -> Sentences:
-        source = self.train if which == "train" or self.test is None else self.test
-        where = f"{which}={source!r}"
-        table = read_table(source, self.split_names[which], self.config_name)
+        where, table = f"{which}={self._source(which)!r}", self._table(which)
         for field in ("text_column", "label_column"):
             if getattr(self, field) not in table.column_names:
                 raise ValueError(

@@ -12,7 +12,6 @@ from torch import Tensor
 from torchvision import datasets
 
 from eenet.data.cityscapes import Cityscapes
-from eenet.data.tables import read_table
 from eenet.inference.run import build, load_run, stage_config
 from eenet.losses import at_pixels
 from eenet.scheduling import ExitOutputs
@@ -66,9 +65,9 @@ def examples(folder: str | Path, outputs: ExitOutputs, positions: Tensor) -> dic
         data = build(LightningDataModule, stage_config(folder, 1)["data"])
         classes = data.class_names
         if hasattr(data, "text_column"):
-            table = read_table(data.sources["test"], data.split_names["test"], data.config_name)
-            _same(len(table), outputs)
-            texts = [table[int(i)][data.text_column] for i in positions]
+            rows = data.rows("test")
+            _same(len(rows), outputs)
+            texts = [rows[int(i)][data.text_column] for i in positions]
             samples = [{"text": text[:_LETTERS]} for text in texts]
         else:
             data.setup("test")

@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -22,9 +21,12 @@ STEPS = ("write", "max_prob", "temperature", "eenet+", "eenet", "evaluate")
 BUDGETS = [0.3, 0.5, 0.7]
 
 
-def anonymous() -> float:
-    """Resident memory of this process that no file backs, in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def anonymous(process) -> float:
+    """Resident memory of a process that no file backs, in MB; 0 when it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
@@ -97,23 +99,25 @@ def step(arguments, name, path):
 
 
 def measured(arguments, name, path):
-    """Runs a step and prints its seconds and peak memory."""
+    """Runs a step, and prints its seconds and the memory before it."""
     torch.set_num_threads(arguments.threads)
     import eenet.data.outputs
     import eenet.modules.scheduler  # noqa: F401
 
-    done, peak, start = threading.Event(), [0.0], anonymous()
+    start = anonymous(os.getpid())
+    print("\n" + json.dumps({"seconds": step(arguments, name, path), "start": start}))
 
-    def watch():
-        while not done.wait(0.02):
-            peak[0] = max(peak[0], anonymous())
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    seconds = step(arguments, name, path)
-    done.set()
-    watcher.join()
-    print("\n" + json.dumps({"seconds": seconds, "peak": peak[0], "start": start}))
+def watched(command) -> dict[str, float]:
+    """What a command prints at last, and its peak memory, seen from outside: no lock hides it."""
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    peak, process = 0.0, subprocess.Popen(command, **quiet)
+    while process.poll() is None:
+        peak = max(peak, anonymous(process.pid))
+        time.sleep(0.02)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return {**json.loads(process.stdout.read().splitlines()[-1]), "peak": peak}
 
 
 def main():
@@ -126,6 +130,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", default="/tmp/eenet-scale")
     parser.add_argument("--steps", nargs="+", default=list(STEPS))
+    parser.add_argument("--keep", action="store_true", help="keep the file for further steps")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     path = Path(arguments.folder) / "outputs.safetensors"
@@ -137,15 +142,7 @@ def main():
     try:
         for name in arguments.steps:
             command = [sys.executable, __file__, *sys.argv[1:], "--step", name]
-            run = subprocess.run(
-                command,
-                env=os.environ,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-            run.check_returncode()
-            found = json.loads(run.stdout.splitlines()[-1])
+            found = watched(command)
             speed = arguments.samples / found["seconds"]
             print(
                 f"| {name} | {found['seconds']:.1f} | {speed:.0f} | {found['peak']:.0f} MB | "
@@ -154,7 +151,8 @@ def main():
             )
         print(f"\nThe file: {path.stat().st_size / 2**20:.0f} MB")
     finally:
-        path.unlink(missing_ok=True)
+        if not arguments.keep:
+            path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -63,8 +63,7 @@ class EENetCLI(LightningCLI):
         """Puts checkpoints and logs into the run folder and finds the checkpoint to evaluate."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         refuse_ways_out(config)
-        loggers = config.trainer.logger
-        for logger in loggers if isinstance(loggers, list) else [loggers]:
+        for logger in loggers_of(config.trainer):
             if "save_dir" in getattr(logger, "init_args", {}):
                 logger.init_args.save_dir = config.trainer.default_root_dir
             # A trial of `eenet sweep` is a W&B run of its own, not one more of the config it took.
@@ -89,15 +88,20 @@ class EENetCLI(LightningCLI):
             config.ckpt_path = str(best)
 
 
+def loggers_of(trainer: Any) -> list[Any]:
+    """The loggers in a trainer's config, of which one may stand without a list."""
+    loggers = trainer["logger"]
+    return loggers if isinstance(loggers, list) else [loggers]
+
+
 def refuse_ways_out(config: Namespace) -> None:
     """Refuses names in a config that would make files outside the run folder.
 
     Raises:
         ValueError: If the checkpoint's or a logger's name has `..` in it or begins at the root.
     """
-    loggers = config.trainer.logger
     named = [("checkpoint.filename", config.checkpoint.filename)]
-    for logger in loggers if isinstance(loggers, list) else [loggers]:
+    for logger in loggers_of(config.trainer):
         init = getattr(logger, "init_args", {})
         named += [(f"trainer.logger.{key}", init.get(key)) for key in ("name", "version", "prefix")]
     for key, name in named:

@@ -23,7 +23,7 @@ from jsonargparse import (  # type: ignore[attr-defined]
 
 from eenet.checks import check_config, check_stages
 from eenet.files import sha256, write_text
-from eenet.lightning_cli import stage_parser
+from eenet.lightning_cli import loggers_of, stage_parser
 
 # What may change without making a finished stage stale.
 _INCIDENTAL = {
@@ -194,8 +194,8 @@ class _Stage:
 
     def name_wandb_run(self) -> None:
         """Gives W&B one run per stage, grouped by run folder."""
-        loggers, run = self.config.trainer.logger, self.folder.parent.name
-        for logger in loggers if isinstance(loggers, list) else [loggers]:
+        run = self.folder.parent.name
+        for logger in loggers_of(self.config.trainer):
             if getattr(logger, "class_path", "").endswith("WandbLogger"):
                 init = logger.init_args
                 init.name = init.name or f"{run}-{self.name}"

@@ -12,13 +12,14 @@ from torchvision import datasets, tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from eenet.data.image_folder import MEAN, STD
 from eenet.data.splits import Items, Split, SplitDataModule, split_indices
 
-_CLASSES = [c for c in datasets.Cityscapes.classes if 0 <= c.train_id < 255]
+CLASSES = [c for c in datasets.Cityscapes.classes if 0 <= c.train_id < 255]
 _TRAIN_IDS = torch.full((256,), 255)
-_TRAIN_IDS[[c.id for c in _CLASSES]] = torch.tensor([c.train_id for c in _CLASSES])
+_TRAIN_IDS[[c.id for c in CLASSES]] = torch.tensor([c.train_id for c in CLASSES])
 _TO_FLOAT = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
-_NORMALISE = v2.Compose([_TO_FLOAT, v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
+_NORMALISE = v2.Compose([_TO_FLOAT, v2.Normalize(MEAN, STD)])
 
 
 class Cityscapes(SplitDataModule):
@@ -42,8 +43,8 @@ class Cityscapes(SplitDataModule):
         FileNotFoundError: At set-up, if `root` is not laid out so.
     """
 
-    num_classes = len(_CLASSES)
-    class_names = [c.name for c in _CLASSES]  # noqa: RUF012
+    num_classes = len(CLASSES)
+    class_names = [c.name for c in CLASSES]  # noqa: RUF012
 
     def __init__(
         self,

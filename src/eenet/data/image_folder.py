@@ -13,7 +13,8 @@ from torchvision.transforms import v2
 
 from eenet.data.splits import Items, Split, SplitDataModule
 
-_MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+"""Of ImageNet's pixels per channel, on [0, 1]."""
 
 
 class ImageFolder(SplitDataModule):
@@ -50,7 +51,7 @@ class ImageFolder(SplitDataModule):
         super().__init__(**settings)
         self.root = root
         self.given_classes = num_classes
-        last = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(_MEAN, _STD)]
+        last = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
         self._augmented = v2.Compose(
             [v2.RandomResizedCrop(image_size), v2.RandomHorizontalFlip(), *last]
         )

@@ -93,7 +93,7 @@ class TextClassification(SplitDataModule):
 
     def rows(self, split: Split) -> Any:
         """The rows of a split as they were read, a `datasets.Dataset`, in the split's order."""
-        if split == "test" and not (self.test is None and is_one_table(self.train)):
+        if split == "test" and "test" not in self.sizes:
             return self._table("test")
         table = self._table("train")
         return table.select(self.parts(len(table))[split].tolist())

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import Logger
 
 from eenet.files import write_text
 from eenet.inference.run import build, load_policies, stage_config
+from eenet.lightning_cli import loggers_of
 from eenet.pipeline import difference
 from eenet.report.data import Run, report_data
 from eenet.report.examples import choose, examples
@@ -86,8 +87,7 @@ def log_to_wandb(folder: str, figures: Path) -> None:
     Raises:
         ValueError: If it logged to none.
     """
-    loggers = stage_config(folder, 2)["trainer"]["logger"]
-    for config in loggers if isinstance(loggers, list) else [loggers]:
+    for config in loggers_of(stage_config(folder, 2)["trainer"]):
         if "WandbLogger" in str(config):
             config["init_args"]["save_dir"] = f"{folder}/stage2"
             logger: Any = build(Logger, config)

@@ -107,7 +107,7 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
         )
     run, labels = runs[0], list(runs[0].policies)
     reference = next((x for x in labels if isinstance(run.policies[x], EENetPlus)), labels[0])
-    budget = min(run.budgets, key=lambda b: abs(b - 0.5))
+    budget = run.budgets[nearest(run.budgets, 0.5)]
     weights, order = _class_weights(run.test), None
     policies = {}
     for label in [reference, *(label for label in labels if label != reference)]:
@@ -115,7 +115,7 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
         if weights is not None:
             left = _class_shares(first[label].exits, weights, run.test.num_exits)
             if order is None:
-                order = _ordered_classes(left[_nearest(first[label].budgets, budget)])
+                order = _ordered_classes(left[nearest(first[label].budgets, budget)])
             policies[label]["classes"] = left[:, order]
     floor, oracle = (torch.stack(curve).mean(0) for curve in zip(*bounds, strict=True))
     exit_costs, exit_quality = (torch.stack(x).mean(0) for x in zip(*exits, strict=True))
@@ -149,7 +149,8 @@ def _measure(outputs: ExitOutputs) -> str:
     return "accuracy" if outputs.quality is None else "quality"
 
 
-def _nearest(budgets: list[float], budget: float) -> int:
+def nearest(budgets: list[float], budget: float) -> int:
+    """Position of the budget closest to one."""
     return min(range(len(budgets)), key=lambda i: abs(budgets[i] - budget))
 
 

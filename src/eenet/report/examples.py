@@ -9,9 +9,9 @@ import torch
 from lightning import LightningDataModule
 from PIL import Image
 from torch import Tensor
-from torchvision import datasets
 
-from eenet.data.cityscapes import Cityscapes
+from eenet.data.cityscapes import CLASSES, Cityscapes
+from eenet.data.image_folder import MEAN, STD
 from eenet.inference.run import build, load_run, stage_config
 from eenet.losses import at_pixels
 from eenet.scheduling import ExitOutputs
@@ -23,8 +23,7 @@ _SIDE = 160
 _LETTERS = 240
 """Longest text."""
 # The usual colours of Cityscapes; unlabelled pixels are black.
-_SCENE = [c for c in datasets.Cityscapes.classes if 0 <= c.train_id < 255]
-_PALETTE = [channel for c in _SCENE for channel in c.color]
+_PALETTE = [channel for c in CLASSES for channel in c.color]
 
 
 def choose(exits: Tensor, count: int, seed: int = 0) -> Tensor:
@@ -106,7 +105,7 @@ def _images(folder: str | Path, data: Any, outputs: ExitOutputs, positions: Tens
 def _picture(image: Tensor) -> Image.Image:
     """An image as it was: uint8, or normalised by ImageNet's statistics `[C, H, W]`."""
     if image.dtype != torch.uint8:
-        mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+        mean, std = torch.tensor([MEAN, STD])[..., None, None]
         image = ((image * std + mean).clamp(0, 1) * 255).round().byte()
     return Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy())
 

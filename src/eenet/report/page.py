@@ -14,6 +14,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from eenet.report.data import nearest
 from eenet.report.figures import Data, at_budget
 from eenet.report.plot import COLOURS, exit_colours
 
@@ -54,7 +55,7 @@ def page(data: Data, drawn: dict[str, Figure]) -> str:
     live = {name: data.get(name) for name in _LIVE.split()}
     live["axes"] = _axes(drawn["curves"])
     live["tiny"] = bool(data["examples"]) and "image/png" in data["examples"][0].get("image", "")
-    stop = min(range(len(data["grid"])), key=lambda i: abs(data["grid"][i] - data["budget"]))
+    stop = nearest(data["grid"], data["budget"])
     options = "".join(f"<option>{html.escape(label)}</option>" for label in data["policies"])
     digest = hashlib.sha256(script.encode()).digest()
     filled = {

@@ -16,12 +16,9 @@ from common import conditions, cut, interleaved, load, parser, table
 
 
 def scheduler(predictor, logits):
-    memory = []
-    for k, decisions in enumerate(predictor._decisions[predictor.rule.scorer]):
-        quick = len(logits[k]) == 1 and logits[k].is_cpu
-        decide = decisions.quick if quick else decisions
-        stays, *memory = decide(logits[k], predictor._thresholds[k], *memory)
-        int(stays) if quick else stays.nonzero()
+    memory = None
+    for k in range(len(predictor._chain)):
+        memory, _ = predictor._decide(k, logits[k], memory)
 
 
 def peak(arguments) -> float:

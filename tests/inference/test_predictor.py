@@ -6,6 +6,7 @@ from tests.conftest import make_outputs
 from torch import nn
 
 from eenet.inference import AdaptivePredictor
+from eenet.inference.decision import Alone, decisions
 from eenet.models import CifarResNet, MSDNet, MultiExitNetwork, TransformerEncoder
 from eenet.scheduling import (
     EENet,
@@ -22,7 +23,8 @@ from eenet.scheduling import (
     Temperature,
     Vote,
 )
-from eenet.scheduling.thresholds import at_exits
+from eenet.scheduling.policy import score_exits
+from eenet.scheduling.thresholds import at_exits, first_exit
 
 POLICIES = [
     EENet,
@@ -95,6 +97,27 @@ def test_a_decision_does_not_depend_on_the_rest_of_the_batch(make, size):
     order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
     found = [predictor.predict(part).exits for part in order.split(size)]
     assert torch.equal(torch.cat(found), policy.at(5.0).decide(outputs.evidence())[order])
+
+
+@pytest.mark.parametrize("make", [m for m in POLICIES if m is not Random])
+def test_one_sample_alone_is_decided_as_offline_at_and_beside_its_own_score(make):
+    policy, outputs = fitted(make(), make_outputs(seed=0)), make_outputs(seed=1, samples=60)
+    logits = outputs.logits.clone()
+    logits[:, :40] *= torch.logspace(-2, 2.5, 40)[:, None]
+    logits[:, 40] = 0.0  # no class is predicted
+    logits[1, 41, 0] = logits[1, 41].max()  # two are
+    logits[0, 42, 1] = -torch.inf
+    scorer = policy.at(5.0).scorer
+    chain, plain = decisions(scorer, 3), 0
+    for sample in logits.split(1, 1):
+        scores = score_exits(scorer, Evidence.from_logits(sample))
+        up, down = (scores.nextafter(torch.tensor(end)) for end in (torch.inf, -torch.inf))
+        for thresholds in (scores, up, down, scores + 0.1, scores - 0.1):
+            alone = Alone(chain, thresholds[:, 0].tolist())
+            found = next((k for k in range(2) if not alone.stays(sample[k])), 2)
+            assert found == int(first_exit(scores, thresholds[:, 0]))
+            plain += alone.asked == 0
+    assert plain > 90 or chain[0].single is None
 
 
 def test_the_budget_changes_between_calls_and_fractions_are_of_the_full_cost():

@@ -8,6 +8,7 @@ resident memory in a process of its own.
 
 import subprocess
 import sys
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 
@@ -63,13 +64,15 @@ def main() -> None:
     conditions(arguments, predictor)
     rows = []
     for size in arguments.batch_sizes:
-        (batch, *_) = cut(x, len(y), size)
+        rounds = max(arguments.rounds, 200 // size)
+        batches = cut(x, len(y), size)[:rounds]
         with torch.inference_mode():
-            logits = list(predictor.net(batch))
+            logits = cycle([list(predictor.net(batch)) for batch in batches])
+            turns = cycle(batches)
             times = interleaved(
-                max(arguments.rounds, 200 // size),
-                full=lambda b=batch: predictor.net(b),
-                scheduler=lambda z=logits: scheduler(predictor, z),
+                rounds,
+                full=lambda b=turns: predictor.net(next(b)),
+                scheduler=lambda z=logits: scheduler(predictor, next(z)),
             )
         full, spent = (1e3 * median(times[name]) for name in ("full", "scheduler"))
         rows.append([size, full, spent, f"{100 * spent / full:.2f} %"])

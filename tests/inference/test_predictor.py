@@ -7,6 +7,7 @@ from torch import nn
 
 from eenet.inference import AdaptivePredictor
 from eenet.inference.decision import Alone, decisions
+from eenet.inference.run import fold
 from eenet.models import CifarResNet, MSDNet, MultiExitNetwork, TransformerEncoder
 from eenet.scheduling import (
     EENet,
@@ -160,6 +161,15 @@ def test_end_to_end_only_scores_at_their_threshold_may_differ(make, size):
     different = found != rule.decide(evidence)
     assert (gaps[different] < 1e-5).all()
     assert int(different.sum()) <= 1
+
+
+def test_folded_batch_norms_leave_the_answers_as_they_are():
+    net, x = resnet().train(), torch.randn(32, 1, 16, 16)
+    net(x), net.eval()  # running statistics of their own
+    with torch.inference_mode():
+        expected, found = net(x), fold(net)(x)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
 
 
 def encoder():

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from eenet.costs import LatencyProfile, profile_latency
 from eenet.inference.decision import Alone, Decision, decisions, shown
-from eenet.inference.run import load_run
+from eenet.inference.run import fold, load_run
 from eenet.inference.stream import stream
 from eenet.models import MultiExitNetwork, narrow
 from eenet.scheduling import BudgetControl, EENetPlus, ExitOutputs, Policy, Rule, Scorer
@@ -114,7 +114,7 @@ class AdaptivePredictor:
     def from_run(
         cls, folder: str | Path, budget: float = 0.5, policy: str | None = None, **settings: Any
     ) -> Self:
-        """Loads what `eenet pipeline` left in a run folder.
+        """Loads what `eenet pipeline` left in a run folder, with batch norms folded away.
 
         Args:
             folder: The run folder, with `stage1` and `stage2` in it.
@@ -127,7 +127,7 @@ class AdaptivePredictor:
             ValueError: If it holds no such policy, or a checkpoint does not fit its config.
         """
         net, fitted, unit = load_run(folder, policy)
-        return cls(net, fitted, budget, **{"budget_unit": unit, **settings})
+        return cls(fold(net), fitted, budget, **{"budget_unit": unit, **settings})
 
     @property
     def budget(self) -> float:

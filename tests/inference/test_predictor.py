@@ -172,6 +172,23 @@ def test_folded_batch_norms_leave_the_answers_as_they_are():
     assert not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
 
 
+@pytest.mark.slow
+def test_compiled_stages_take_batches_that_shrink():
+    outputs, x = make_outputs(seed=1, samples=40), torch.randn(40, 1, 16, 16)
+    with torch.inference_mode():
+        logits = resnet()(x).clone()
+    policy = MaxProbability().fit(ExitOutputs(outputs.costs, logits))
+    expected = AdaptivePredictor(resnet(), policy, 5.0, "cost").predict(x)
+    net = resnet()
+    with torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True):
+        for module in (*net.stages, *net.heads):
+            module.compile(dynamic=True, backend="eager")
+        predictor = AdaptivePredictor(net, policy, 5.0, "cost")
+        for size in (40, 7, 1):
+            found = torch.cat([predictor.predict(part).exits for part in x.split(size)])
+            assert torch.equal(found, expected.exits)
+
+
 def encoder():
     pytest.importorskip("transformers")
     torch.manual_seed(0)

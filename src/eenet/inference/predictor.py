@@ -66,8 +66,6 @@ class AdaptivePredictor:
         control: Step size of an online `BudgetControl` (0.01 forgets in a hundred samples), which
             keeps the average at the budget while the data drift; it needs an `EENetPlus`.
         device: Where to run; by default a GPU if there is one.
-        compile: Run stages, heads and scores through `torch.compile`, which takes a while at the
-            first batch. It needs a C++ compiler.
 
     Raises:
         ValueError: If the policy was not fitted, is for another number of exits, cannot serve the
@@ -82,7 +80,6 @@ class AdaptivePredictor:
         budget_unit: BudgetUnit = "fraction",
         control: float | None = None,
         device: str | torch.device | None = None,
-        compile: bool = False,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.net = net.to(self.device).eval()
@@ -101,10 +98,6 @@ class AdaptivePredictor:
         self.costs = costs / self._scale
         self._costs = self.costs.tolist()
         self.profile: LatencyProfile | None = None
-        self._compile = compile
-        if compile:
-            for module in (*net.stages, *net.heads):
-                module.compile(dynamic=True)
         self._step = control
         self._rules: dict[float, Rule] = {}
         self._decisions: dict[Scorer, list[Decision]] = {}
@@ -280,8 +273,6 @@ class AdaptivePredictor:
     def _use(self, rule: Rule) -> None:
         if rule.scorer not in self._decisions:
             self._decisions[rule.scorer] = decisions(rule.scorer, self.net.num_exits)
-            for decision in self._decisions[rule.scorer] if self._compile else ():
-                decision.compile(dynamic=True)
         self._chain, self._limits = self._decisions[rule.scorer], rule.thresholds.tolist()
         self.rule = rule
 

@@ -14,6 +14,8 @@ from eenet.inference import AdaptivePredictor
 from eenet.inference.run import build, stage_config
 from eenet.models import narrow
 
+CUDA = torch.cuda.is_available()  # asked once: asking takes as long as a decision
+
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
@@ -82,7 +84,7 @@ def ratio(times: dict[str, list[float]], slow: str, fast: str) -> float:
 
 
 def synchronize() -> None:
-    if torch.cuda.is_available():
+    if CUDA:
         torch.cuda.synchronize()
 
 

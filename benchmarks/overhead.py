@@ -1,47 +1,49 @@
 """The scheduler's share of the full network's time (b), and peak memory (e).
 
 (b) is what the runtime does at all exits besides running the network: evidence, score, comparison,
-for a batch that stays to the end. (e) is the peak of what the runtime allocates over that of the
-full network on the same batch: on a GPU as torch counts it, on a CPU as the growth of the peak of
-resident memory in a process of its own.
+for a batch that stays to the end. (e) is the peak of what the full network, the runtime and its
+throughput mode allocate on the same four batches: on a GPU as torch counts it, on a CPU (glibc) as
+the growth of the peak of resident memory in a process of its own.
 """
 
+import ctypes
 import subprocess
 import sys
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 
 import torch
 from common import conditions, cut, interleaved, load, parser, table
 
+MODES = ("full network", "adaptive", "throughput mode")
+
 
 def scheduler(predictor, logits):
-    memory = []
-    for k, decisions in enumerate(predictor._decisions[predictor.rule.scorer]):
-        quick = len(logits[k]) == 1 and logits[k].is_cpu
-        decide = decisions.quick if quick else decisions
-        stays, *memory = decide(logits[k], predictor._thresholds[k], *memory)
-        int(stays) if quick else stays.nonzero()
+    memory = None
+    for k in range(len(predictor._chain)):
+        memory, _ = predictor._decide(k, logits[k], memory)
 
 
 def peak(arguments) -> float:
     """Megabytes that one way of answering adds, in this process."""
     predictor, x, y = load(arguments)
     size = arguments.batch_sizes[-1]
-    (batch,) = cut(x, min(size, len(y)), size)
+    batches = cut(x, min(4 * size, len(y)), size)
 
     def answer():
-        if arguments.peak == "full":
-            with torch.inference_mode():
-                predictor.net(batch)
-        else:
-            predictor.predict(batch)
+        if arguments.peak == "throughput mode":
+            return list(predictor.predict_stream(batches, size))
+        with torch.inference_mode():
+            run = predictor.net if arguments.peak == "full network" else predictor.predict
+            return [run(batch) for batch in batches]
 
     if predictor.device.type == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         answer()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
+    ctypes.CDLL(None).malloc_trim(0)  # what loading the data freed would be used again unseen
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading the data
     before = resident("VmRSS")
     answer()
@@ -57,7 +59,7 @@ def resident(field) -> float:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 256])
-    options.add_argument("--peak", choices=["full", "adaptive"], help="used by the script itself")
+    options.add_argument("--peak", choices=MODES, help="used by the script itself")
     arguments = options.parse_args()
     if arguments.peak:
         print(peak(arguments))
@@ -66,26 +68,28 @@ def main() -> None:
     conditions(arguments, predictor)
     rows = []
     for size in arguments.batch_sizes:
-        (batch, *_) = cut(x, len(y), size)
+        rounds = max(arguments.rounds, 200 // size)
+        batches = cut(x, len(y), size)[:rounds]
         with torch.inference_mode():
-            logits = list(predictor.net(batch))
+            logits = cycle([list(predictor.net(batch)) for batch in batches])
+            turns = cycle(batches)
             times = interleaved(
-                max(arguments.rounds, 200 // size),
-                full=lambda b=batch: predictor.net(b),
-                scheduler=lambda z=logits: scheduler(predictor, z),
+                rounds,
+                full=lambda b=turns: predictor.net(next(b)),
+                scheduler=lambda z=logits: scheduler(predictor, next(z)),
             )
         full, spent = (1e3 * median(times[name]) for name in ("full", "scheduler"))
         rows.append([size, full, spent, f"{100 * spent / full:.2f} %"])
     table(["batch", "full network ms", "scheduler ms, all exits", "share"], rows)
     peaks = {}
-    for name in ("full", "adaptive"):
+    for name in MODES:
         command = [sys.executable, *sys.argv, "--peak", name]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         peaks[name] = float(output.split()[-1])
     print()
     table(
-        ["batch", "full network MB", "adaptive MB", "ratio"],
-        [[arguments.batch_sizes[-1], *peaks.values(), peaks["adaptive"] / peaks["full"]]],
+        ["batch", *(f"{name} MB" for name in MODES)],
+        [[arguments.batch_sizes[-1], *peaks.values()]],
     )
 
 

@@ -2,7 +2,8 @@
 
 earlyon leaves at the first exit whose highest probability reaches a threshold. It gets the weights
 of the run and the thresholds of eenet's max_prob at the budget. At batch 1 eenet runs the same
-rule, so accuracy is equal and the ratio is that of the two runtimes. In larger batches earlyon's
+rule, so accuracy is equal and the ratio is that of the two runtimes: on the very same modules, and
+as `from_run` loads them, with batch norms folded away. In larger batches earlyon's
 samples leave together, when all are sure; eenet then takes the smallest of a grid of budgets whose
 accuracy on the same samples is no lower. `--policy` names the policy that does so; at batch 1 it is
 reported too.
@@ -62,6 +63,9 @@ def main() -> None:
     print(f"earlyon {earlyon.__version__}\n")
     net, rival, unit = load_run(arguments.run_dir, "max_prob")
     same = AdaptivePredictor(net, rival, arguments.budget, unit, device=arguments.device)
+    folded = AdaptivePredictor.from_run(
+        arguments.run_dir, arguments.budget, "max_prob", device=arguments.device
+    )
     thresholds = [1 + t for t in same.rule.thresholds.tolist()[:-1]]
     wrapper = wrapped(net, thresholds, x.shape[1:])
 
@@ -91,7 +95,8 @@ def main() -> None:
                 break
         contenders = {predictor.policy.label: predictor}
         if size == 1:
-            contenders = {"max_prob, same thresholds": same, **contenders}
+            rules = {"max_prob, same modules": same, "max_prob, as loaded": folded}
+            contenders = {**rules, **contenders}
         for name, runtime in contenders.items():
             times = interleaved(
                 arguments.rounds,

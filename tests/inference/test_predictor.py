@@ -6,6 +6,8 @@ from tests.conftest import make_outputs
 from torch import nn
 
 from eenet.inference import AdaptivePredictor
+from eenet.inference.decision import Alone, decisions
+from eenet.inference.run import fold
 from eenet.models import CifarResNet, MSDNet, MultiExitNetwork, TransformerEncoder
 from eenet.scheduling import (
     EENet,
@@ -22,7 +24,8 @@ from eenet.scheduling import (
     Temperature,
     Vote,
 )
-from eenet.scheduling.thresholds import at_exits
+from eenet.scheduling.policy import score_exits
+from eenet.scheduling.thresholds import at_exits, first_exit
 
 POLICIES = [
     EENet,
@@ -97,6 +100,27 @@ def test_a_decision_does_not_depend_on_the_rest_of_the_batch(make, size):
     assert torch.equal(torch.cat(found), policy.at(5.0).decide(outputs.evidence())[order])
 
 
+@pytest.mark.parametrize("make", [m for m in POLICIES if m is not Random])
+def test_one_sample_alone_is_decided_as_offline_at_and_beside_its_own_score(make):
+    policy, outputs = fitted(make(), make_outputs(seed=0)), make_outputs(seed=1, samples=60)
+    logits = outputs.logits.clone()
+    logits[:, :40] *= torch.logspace(-2, 2.5, 40)[:, None]
+    logits[:, 40] = 0.0  # no class is predicted
+    logits[1, 41, 0] = logits[1, 41].max()  # two are
+    logits[0, 42, 1] = -torch.inf
+    scorer = policy.at(5.0).scorer
+    chain, plain = decisions(scorer, 3), 0
+    for sample in logits.split(1, 1):
+        scores = score_exits(scorer, Evidence.from_logits(sample))
+        up, down = (scores.nextafter(torch.tensor(end)) for end in (torch.inf, -torch.inf))
+        for thresholds in (scores, up, down, scores + 0.1, scores - 0.1):
+            alone = Alone(chain, thresholds[:, 0].tolist())
+            found = next((k for k in range(2) if not alone.stays(sample[k])), 2)
+            assert found == int(first_exit(scores, thresholds[:, 0]))
+            plain += alone.asked == 0
+    assert plain > 90 or chain[0].single is None
+
+
 def test_the_budget_changes_between_calls_and_fractions_are_of_the_full_cost():
     policy, outputs = MaxProbability().fit(make_outputs(seed=0)), make_outputs(seed=1)
     predictor = replay(policy, outputs, 0.5, budget_unit="fraction")
@@ -137,6 +161,32 @@ def test_end_to_end_only_scores_at_their_threshold_may_differ(make, size):
     different = found != rule.decide(evidence)
     assert (gaps[different] < 1e-5).all()
     assert int(different.sum()) <= 1
+
+
+def test_folded_batch_norms_leave_the_answers_as_they_are():
+    net, x = resnet().train(), torch.randn(32, 1, 16, 16)
+    net(x), net.eval()  # running statistics of their own
+    with torch.inference_mode():
+        expected, found = net(x), fold(net)(x)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+
+
+@pytest.mark.slow
+def test_compiled_stages_take_batches_that_shrink():
+    outputs, x = make_outputs(seed=1, samples=40), torch.randn(40, 1, 16, 16)
+    with torch.inference_mode():
+        logits = resnet()(x).clone()
+    policy = MaxProbability().fit(ExitOutputs(outputs.costs, logits))
+    expected = AdaptivePredictor(resnet(), policy, 5.0, "cost").predict(x)
+    net = resnet()
+    with torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True):
+        for module in (*net.stages, *net.heads):
+            module.compile(dynamic=True, backend="eager")
+        predictor = AdaptivePredictor(net, policy, 5.0, "cost")
+        for size in (40, 7, 1):
+            found = torch.cat([predictor.predict(part).exits for part in x.split(size)])
+            assert torch.equal(found, expected.exits)
 
 
 def encoder():

@@ -1,7 +1,7 @@
 """Who goes on: evidence, score and threshold of one exit as one small graph."""
 
 import copy
-import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch.utils import _pytree as pytree
 
 from eenet.scheduling import Evidence, Scorer
 from eenet.scheduling.evidence import pool_pixels
+from eenet.scheduling.inputs import WIDEST
+from eenet.scheduling.single import Sample
 
 
 class Decision(nn.Module):
@@ -25,7 +27,7 @@ class Decision(nn.Module):
         super().__init__()
         self.policy = getattr(scorer, "policy", scorer)  # so that its tensors are found
         self.scorer, self.k, self.forms = scorer, k, forms
-        self._traced: list[Any] = []
+        self.single = getattr(scorer, "single", lambda _: None)(k)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """From logits `[B, C, ...]`, threshold and state: a mask `[B]` of who stays, and state."""
@@ -37,15 +39,39 @@ class Decision(nn.Module):
         leaves, self.forms[self.k + 1] = pytree.tree_flatten(state)
         return ~(score >= threshold), *(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
-    def quick(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The same for one sample, traced, with the policy's tensors as constants of the graph."""
-        if not self._traced:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                traced = torch.jit.trace(self.eval(), tensors, check_trace=False)  # type: ignore
-                self._traced.append(torch.jit.freeze(traced))
-        result: tuple[Tensor, ...] = self._traced[0](*tensors)
-        return result
+
+class Alone:
+    """The only sample of a batch, decided in plain Python where float32 is sure to agree.
+
+    Elsewhere, and for policies that have no such way, the graphs decide.
+
+    Args:
+        chain: The graphs, one for each exit but the last.
+        thresholds: As many numbers, or more.
+    """
+
+    def __init__(self, chain: Sequence[Decision], thresholds: Sequence[float]) -> None:
+        self.chain, self.thresholds = chain, thresholds
+        self.seen: list[Tensor] = []
+        self.memory: list[Tensor] = []  # of the graphs, which have seen `asked` exits
+        self.asked, self.plain, self.state = 0, True, None
+
+    def stays(self, logits: Tensor) -> bool:
+        """Whether the sample goes on, by the logits `[1, C, ...]` of the next exit."""
+        k, leaves = len(self.seen), None
+        self.seen.append(logits)
+        single = self.chain[k].single
+        if single and self.plain and logits.dim() == 2 and logits.shape[1] <= WIDEST:
+            sample = Sample.from_logits(logits[0].tolist())
+            self.plain = sample is not None
+            if sample:
+                leaves, self.state = single(sample, self.thresholds[k], self.state)
+        if leaves is None:
+            for j in range(self.asked, k + 1):
+                threshold = torch.tensor(self.thresholds[j])
+                stays, *self.memory = self.chain[j](self.seen[j], threshold, *self.memory)
+            self.asked, leaves = k + 1, not stays
+        return not leaves
 
 
 def decisions(scorer: Scorer, exits: int) -> list[Decision]:

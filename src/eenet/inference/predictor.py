@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from eenet.costs import LatencyProfile, profile_latency
-from eenet.inference.decision import Decision, decisions, shown
-from eenet.inference.run import load_run
+from eenet.inference.decision import Alone, Decision, decisions, shown
+from eenet.inference.run import fold, load_run
 from eenet.inference.stream import stream
 from eenet.models import MultiExitNetwork, narrow
 from eenet.scheduling import BudgetControl, EENetPlus, ExitOutputs, Policy, Rule, Scorer
@@ -66,8 +66,6 @@ class AdaptivePredictor:
         control: Step size of an online `BudgetControl` (0.01 forgets in a hundred samples), which
             keeps the average at the budget while the data drift; it needs an `EENetPlus`.
         device: Where to run; by default a GPU if there is one.
-        compile: Run stages, heads and scores through `torch.compile`, which takes a while at the
-            first batch. It needs a C++ compiler.
 
     Raises:
         ValueError: If the policy was not fitted, is for another number of exits, cannot serve the
@@ -82,7 +80,6 @@ class AdaptivePredictor:
         budget_unit: BudgetUnit = "fraction",
         control: float | None = None,
         device: str | torch.device | None = None,
-        compile: bool = False,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.net = net.to(self.device).eval()
@@ -99,11 +96,8 @@ class AdaptivePredictor:
         costs = costs.mean(1) if costs.dim() == 2 else costs
         self._scale = float(costs[-1]) if budget_unit == "fraction" else 1.0
         self.costs = costs / self._scale
+        self._costs = self.costs.tolist()
         self.profile: LatencyProfile | None = None
-        self._compile = compile
-        if compile:
-            for module in (*net.stages, *net.heads):
-                module.compile(dynamic=True)
         self._step = control
         self._rules: dict[float, Rule] = {}
         self._decisions: dict[Scorer, list[Decision]] = {}
@@ -113,7 +107,7 @@ class AdaptivePredictor:
     def from_run(
         cls, folder: str | Path, budget: float = 0.5, policy: str | None = None, **settings: Any
     ) -> Self:
-        """Loads what `eenet pipeline` left in a run folder.
+        """Loads what `eenet pipeline` left in a run folder, with batch norms folded away.
 
         Args:
             folder: The run folder, with `stage1` and `stage2` in it.
@@ -126,7 +120,7 @@ class AdaptivePredictor:
             ValueError: If it holds no such policy, or a checkpoint does not fit its config.
         """
         net, fitted, unit = load_run(folder, policy)
-        return cls(net, fitted, budget, **{"budget_unit": unit, **settings})
+        return cls(fold(net), fitted, budget, **{"budget_unit": unit, **settings})
 
     @property
     def budget(self) -> float:
@@ -160,7 +154,7 @@ class AdaptivePredictor:
             raise ValueError("deadline_ms: call measure(x) first, to learn how long stages take")
         left: list[tuple[Tensor | None, Tensor, int]] = []
         rows: Tensor | None = None  # all, as long as nobody has left
-        memory: list[Tensor] = []
+        memory: Any = None
         with torch.inference_mode():
             state = self.net.begin(self._here(x))
             for k in range(self.net.num_exits):
@@ -238,44 +232,49 @@ class AdaptivePredictor:
         cost = float((shares * self.costs.cpu()).sum())
         return Report(samples, cost, self.budget, shares.tolist(), point, bound)
 
-    def _run(
-        self, k: int, state: Any, memory: list[Tensor]
-    ) -> tuple[Tensor, Any, list[Tensor], Tensor]:
+    def _run(self, k: int, state: Any, memory: Any) -> tuple[Tensor, Any, Any, Tensor]:
         """Runs stage k: logits, both states, and the indices of those who go on."""
         logits, state = self.net.step(k, state)
         if k + 1 == self.net.num_exits:  # nobody asks for a score here
             return logits, state, memory, torch.empty(0, dtype=torch.int64)
-        decide: Any = self._decisions[self.rule.scorer][k]
-        if len(logits) == 1 and logits.is_cpu and logits.dim() == 2 and not self._compile:
-            stays, *memory = decide.quick(logits, self._thresholds[k], *memory)
-            return logits, state, memory, _FIRST[: int(stays)]  # cheaper than nonzero
-        stays, *memory = decide(logits, self._thresholds[k], *memory)
-        return logits, state, memory, stays.nonzero()[:, 0]
+        return logits, state, *self._decide(k, logits, memory)
+
+    def _decide(self, k: int, logits: Tensor, memory: Any) -> tuple[Any, Tensor]:
+        """The scorer's state and the indices of those who go on.
+
+        The state is a list of tensors; None before the first exit of a batch that stays together,
+        whose only sample is then decided `Alone`.
+        """
+        if memory is None:
+            lone = len(logits) == 1 and logits.is_cpu
+            memory = Alone(self._chain, self._limits) if lone else []
+        if isinstance(memory, Alone):
+            return memory, _FIRST[: memory.stays(logits)]  # cheaper than nonzero
+        stays, *memory = self._chain[k](logits, self.rule.thresholds[k], *memory)
+        return memory, stays.nonzero()[:, 0]
 
     def _answers(self, left: Sequence[tuple[Any, Tensor, int]], samples: int) -> Answers:
         """Puts those who left `(rows, logits, exit)` back into the order of their rows."""
         _, logits, k = left[0]
         exits = torch.full((samples,), k, device=self.device)
+        costs = torch.full_like(exits, self._costs[k], dtype=torch.float64)
         if len(left) > 1:
             logits = torch.empty(samples, *logits.shape[1:], dtype=logits.dtype, device=self.device)
             for rows, some, k in left:
-                logits[rows], exits[rows] = some, k
-        log_probs = logits.float().log_softmax(1)
-        costs = self.costs[exits]
+                logits[rows], exits[rows], costs[rows] = some, k, self._costs[k]
         for _, some, k in left:
             self._counts[k] += len(some)
         if self.control is not None:
             self._largest = max(self._largest, samples)
             point = self.control.update(costs * self._scale)
             self._use(self.policy.at_point(point))  # type: ignore[operator]
-        return Answers(log_probs.argmax(1), log_probs.exp(), exits, costs)
+        return Answers(logits.argmax(1), logits.float().softmax(1), exits, costs)
 
     def _use(self, rule: Rule) -> None:
         if rule.scorer not in self._decisions:
             self._decisions[rule.scorer] = decisions(rule.scorer, self.net.num_exits)
-            for decision in self._decisions[rule.scorer] if self._compile else ():
-                decision.compile(dynamic=True)
-        self.rule, self._thresholds = rule, rule.thresholds.unbind()
+        self._chain, self._limits = self._decisions[rule.scorer], rule.thresholds.tolist()
+        self.rule = rule
 
     def _here(self, x: Any) -> Any:
         if isinstance(x, Tensor):

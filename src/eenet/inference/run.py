@@ -1,11 +1,14 @@
 """A finished run folder as a network and a policy."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from eenet.files import load_part
 from eenet.models import MultiExitNetwork
@@ -59,6 +62,25 @@ def load_policies(folder: str | Path, *labels: str) -> dict[str, Policy]:
     for label, policy in chosen.items():
         _load(policy, folder, 2, f"policies.{label}.")
     return chosen
+
+
+def fold(net: MultiExitNetwork) -> MultiExitNetwork:
+    """Folds batch norms into the convolutions before them, in place: for inference only.
+
+    Only where the order is known: in `nn.Sequential` and in torchvision's residual blocks.
+    """
+    known = (nn.Sequential.forward, BasicBlock.forward, Bottleneck.forward)
+    for module in net.eval().modules():
+        if type(module).forward in known:
+            for (name, conv), (after, norm) in pairwise(list(module.named_children())):
+                if (
+                    type(conv) is nn.Conv2d
+                    and type(norm) is nn.BatchNorm2d
+                    and norm.track_running_stats
+                ):
+                    setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                    setattr(module, after, nn.Identity())
+    return net
 
 
 def stage_config(folder: str | Path, stage: int) -> dict[str, Any]:

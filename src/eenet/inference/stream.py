@@ -52,10 +52,15 @@ def stream(
 
     def run(k: int) -> None:
         """Runs stage k on the first `batch_size` that wait for it."""
-        waiting = _join(predictor, pools[k])
-        more = len(waiting.row) > batch_size
-        pools[k] = [_part(waiting, slice(batch_size, None))] if more else []
-        batch, row, state, memory = _part(waiting, slice(batch_size))
+        chunks, wanted = [], batch_size
+        while pools[k] and wanted:
+            chunk = pools[k].pop(0)
+            if len(chunk.row) > wanted:  # cut before they are joined, so that each is copied once
+                pools[k].insert(0, _part(chunk, slice(wanted, None)))
+                chunk = _part(chunk, slice(wanted))
+            chunks.append(chunk)
+            wanted -= len(chunk.row)
+        batch, row, state, memory = _join(predictor, chunks)
         logits, state, memory, stays = predictor._run(k, state, memory)
         if len(stays) < len(batch):
             gone = torch.ones_like(batch, dtype=torch.bool).index_fill_(0, stays, False)

@@ -1,6 +1,7 @@
 """The EENet scheduler (Ilhan et al. 2024, section 3.2 and 3.3), one fit per budget in one bank."""
 
 import math
+from operator import mul
 from typing import Any, Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from eenet.scheduling.evidence import Evidence, count_votes
 from eenet.scheduling.learned import BankLinear, LearnedPolicy
+from eenet.scheduling.single import CLOSE, Sample, Single, reaches
 
 _EPS = 1e-6
 
@@ -127,6 +129,25 @@ class EENet(LearnedPolicy):
         votes, past = (None, None) if state is None else (state[0], state[1].unsqueeze(0))
         score, past, votes, _ = self._exit(k, evidence, votes, past, slice(m, m + 1))
         return score[0], (votes, past[0])
+
+    def member_single(self, m: int, k: int) -> Single:
+        """`Policy.single` of fit `m`."""
+        unit: Any = self.score[k]
+        weight, bias = unit.weight[m, :, 0].tolist(), float(unit.bias[m])
+        rounding = CLOSE * (sum(map(abs, weight)) + abs(bias))  # no input is larger than 1
+
+        def decide(sample: Sample, threshold: float, state: Any) -> tuple[bool | None, Any]:
+            state = state or ([0] * len(sample.probs), [])
+            votes, past = state
+            votes[sample.predicted] += 1
+            x = [*sample.probs, 1 - sample.one_minus_max, 1 - sample.entropy]
+            x += [max(votes) / (k + 1)] if self.vote else []
+            x += past if self.past_scores else []
+            score = sum(map(mul, x, weight), bias)
+            past.append(0.5 + 0.5 * math.tanh(0.5 * score))
+            return reaches(score, threshold, rounding), state
+
+        return decide
 
     def _forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """Score logits and assignments, both `[M, E, N]`."""

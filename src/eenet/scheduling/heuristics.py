@@ -9,6 +9,7 @@ from torch import Tensor
 from eenet.scheduling.evidence import Evidence, count_votes
 from eenet.scheduling.outputs import ExitOutputs
 from eenet.scheduling.policy import HeuristicPolicy
+from eenet.scheduling.single import Single
 
 
 class MaxProbability(HeuristicPolicy):
@@ -19,6 +20,10 @@ class MaxProbability(HeuristicPolicy):
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
         """Scores by the negative uncertainty, a field of `Evidence`."""
         return -getattr(evidence, self.field), None
+
+    def single(self, k: int) -> Single:
+        """See `Policy.single`."""
+        return lambda sample, threshold, _: (sample.at_most(self.field, -threshold), None)
 
 
 class Entropy(MaxProbability):

@@ -1,15 +1,18 @@
 """What EENet+ reads off the exits: the same number of inputs at every exit."""
 
+import math
+from operator import add
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from eenet.scheduling.evidence import Evidence
+from eenet.scheduling.single import Sample
 
 CORE = 5
 """The first inputs are plain confidences, the basis that every penalty spares."""
-_WIDEST = 128
+WIDEST = 128
 """With more classes than this nothing is learned for each class: too few samples of each."""
 _TOP = 5
 
@@ -43,6 +46,25 @@ def exit_inputs(k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
 
     core = torch.stack([doubt, log_odds, (1 - doubt) * doubt, margin, evidence.entropy], -1)
     columns = [core, top.values, top.values.exp(), agreement]
-    if classes <= _WIDEST:
+    if classes <= WIDEST:
         columns += [log_probs, probs, one_hot, one_hot * doubt[:, None]]
     return torch.cat(columns, -1), (votes, summed)
+
+
+def sample_inputs(k: int, sample: Sample, state: Any) -> tuple[list[float], Any]:
+    """`exit_inputs` of one sample of at most `WIDEST` classes; the state is changed in place."""
+    log_probs, floor = [max(value, -15.0) for value in sample.log_probs], math.exp(-15.0)
+    probs = [max(value, floor) for value in sample.probs]
+    doubt, predicted = min(max(sample.one_minus_max, 1e-6), 1 - 1e-6), sample.predicted
+    one_hot = [0.0] * len(probs)
+    votes, summed = state or (one_hot.copy(), one_hot.copy())
+    one_hot[predicted] = 1.0
+    votes[predicted] += 1.0
+    summed[:] = map(add, summed, probs)
+
+    log_odds, margin = math.log1p(-doubt) - math.log(doubt), 1 - sample.one_minus_margin
+    core = [doubt, log_odds, (1 - doubt) * doubt, margin, sample.entropy]
+    top = [sorted(values, reverse=True)[:_TOP] for values in (log_probs, probs)]
+    agreement = [votes[predicted] / (k + 1), summed[predicted] / (k + 1)]
+    classes = [*log_probs, *probs, *one_hot, *(doubt * value for value in one_hot)]
+    return [*core, *top[0], *top[1], *agreement, *classes], (votes, summed)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eenet.scheduling.evidence import Evidence
 from eenet.scheduling.outputs import ExitOutputs
 from eenet.scheduling.policy import Policy, Rule, rule_for, score_exits
+from eenet.scheduling.single import Single
 from eenet.scheduling.thresholds import check_budget
 
 
@@ -155,6 +156,11 @@ class Member:
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
         """See `Scorer.step`."""
         return self.policy.member_step(self.index, k, evidence, state)
+
+    def single(self, k: int) -> Single | None:
+        """See `Policy.single`."""
+        member_single: Any = getattr(self.policy, "member_single", None)
+        return member_single and member_single(self.index, k)  # type: ignore[no-any-return]
 
 
 class BankLinear(nn.Module):

@@ -1,17 +1,20 @@
 """EENet+: optimal stopping with the critical price of computation as the score."""
 
 import math
+from bisect import bisect_right
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from eenet.scheduling.evidence import Evidence
-from eenet.scheduling.inputs import CORE, exit_inputs
+from eenet.scheduling.inputs import CORE, exit_inputs, sample_inputs
 from eenet.scheduling.nested import NestedFamily, common_thresholds
 from eenet.scheduling.outputs import ExitOutputs
 from eenet.scheduling.policy import Policy, Rule
 from eenet.scheduling.ridge import CrossFitter
+from eenet.scheduling.single import Sample, Single, reaches
 
 _PRICES = (0, 0.01, 0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 """Prices of computation in units of the quality's range over the costs' range."""
@@ -112,6 +115,31 @@ class EENetPlus(Policy):
         gain, extra = (inputs @ self.weight[k] + self.bias[k]).chunk(2, dim=1)
         price = self._price(k, gain * _doubt(inputs)[:, None], extra)
         return self._switched(-price, evidence), state
+
+    def single(self, k: int) -> Single:
+        """See `Policy.single`: whether the gain at the price of the threshold is positive."""
+        weight = torch.cat([self.weight[k], self.bias[k][None]]).double().cpu().numpy()
+        prices, step, switch = self.prices.tolist(), float(self.steps[k]), float(self.switch)
+        confidence, count = _CONFIDENCES[int(self.confidence)], len(prices)
+        # What rounding each input can add to a gain: float32's, for sums of so many terms.
+        size = (abs(weight[:, :count]) + prices * abs(weight[:, count:])).max(1)
+        size[-1] += step * prices[-1]
+        size *= len(size) * 2.0**-24
+
+        def decide(sample: Sample, threshold: float, state: Any) -> tuple[bool | None, Any]:
+            shown, state = sample_inputs(k, sample, state)
+            if threshold > switch:  # there the order is that of a confidence
+                sure = sample.at_most(confidence, math.exp(switch - threshold))
+                if not sure:
+                    return sure, state
+            x = np.array([*shown, 1.0])
+            parts, doubt = (x @ weight).tolist(), float(_doubt(x))
+            pairs = zip(parts[:count], parts[count:], prices, strict=True)
+            gains = [doubt * gain - price * max(extra, step) for gain, extra, price in pairs]
+            gain, fall = gain_at(-min(threshold, switch), gains, prices, step)
+            return reaches(-gain, 0.0, float(abs(x) @ size) + 1e-5 * fall), state
+
+        return decide
 
     def at(self, budget: float) -> Rule:
         """The rule whose common threshold keeps `budget` on the calibration samples."""
@@ -243,6 +271,21 @@ def _show(evidence: Evidence) -> Tensor:
     return torch.cat([torch.stack(inputs), torch.stack(evidence[1:], -1)], -1)
 
 
-def _doubt(inputs: Tensor) -> Tensor:
-    """`[N]`: what the gain of going on and its variance are roughly proportional to."""
-    return inputs[:, 0] + 0.01
+def gain_at(
+    price: float, gains: list[float], prices: list[float], step: float
+) -> tuple[float, float]:
+    """The gain of one sample at a price, which is positive exactly below its `critical_price`.
+
+    Returns:
+        The gain, and by how much it falls between the neighbouring prices.
+    """
+    inside = min(max(price, prices[0]), prices[-1])
+    right = min(bisect_right(prices, inside), len(prices) - 1)
+    above, below = (0.5 * (min(gains[: i + 1]) + max(gains[i:])) for i in (right - 1, right))
+    share = (inside - prices[right - 1]) / (prices[right] - prices[right - 1])
+    return above + share * (below - above) - step * (price - inside), above - below
+
+
+def _doubt(inputs: Any) -> Any:
+    """What, for each sample, the gain of going on and its variance are roughly proportional to."""
+    return inputs[..., 0] + 0.01

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from eenet.scheduling.evidence import Evidence
 from eenet.scheduling.outputs import ExitOutputs
+from eenet.scheduling.single import Single
 from eenet.scheduling.thresholds import (
     at_exits,
     check_budget,
@@ -106,6 +107,10 @@ class Policy(nn.Module, ABC):
     @abstractmethod
     def at(self, budget: float) -> Rule:
         """The rule that meets an average cost of `budget`, in the unit of the costs."""
+
+    def single(self, k: int) -> Single | None:
+        """The decision at exit `k` on one sample of few classes, if there is a fast one."""
+        return None
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

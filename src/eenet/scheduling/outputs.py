@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -116,7 +116,15 @@ class ExitOutputs:
             of: From the evidence `[E, n]` of n samples to a tensor.
             dim: Which of that tensor's dimensions is the sample.
         """
-        return torch.cat([of(self.evidence(block)) for block in self.blocks()], dim)
+        whole: Tensor | None = None
+        for block in self.blocks():
+            part = of(self.evidence(block))
+            if whole is None:  # filled, since parts kept between large tensors scatter the heap
+                shape = list(part.shape)
+                shape[dim] = self.num_samples
+                whole = part.new_empty(shape)
+            whole.narrow(dim, block.start, part.shape[dim]).copy_(part)
+        return cast(Tensor, whole)
 
     def blocks(self) -> Iterator[slice]:
         """Positions of all samples, in blocks whose evidence takes little memory."""

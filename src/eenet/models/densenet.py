@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.models.densenet import _DenseBlock, _Transition
 
 from eenet.models.base import MultiExitNetwork, check_exits
-from eenet.models.heads import image_head
+from eenet.models.layers import image_head, image_stem, initialise
 
 
 class DenseNet(MultiExitNetwork):
@@ -54,7 +54,7 @@ class DenseNet(MultiExitNetwork):
 
         stages: list[nn.Module] = []
         heads: list[nn.Module] = []
-        stage = _stem(stem, in_channels, stem_channels)
+        stage: list[nn.Module] = [*image_stem(stem, in_channels, stem_channels)]
         channels = stem_channels
         for number, layers in enumerate(blocks, start=1):
             if number > 1:
@@ -74,18 +74,4 @@ class DenseNet(MultiExitNetwork):
                 )
                 stage = []
         super().__init__(stages, heads, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
-            elif isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
-
-
-def _stem(stem: str, in_channels: int, channels: int) -> list[nn.Module]:
-    after: list[nn.Module] = [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
-    if stem == "cifar":
-        return [nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), *after]
-    if stem == "imagenet":
-        conv = nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False)
-        return [conv, *after, nn.MaxPool2d(3, stride=2, padding=1)]
-    raise ValueError(f"stem={stem!r} must be 'cifar' or 'imagenet'")
+        initialise(self, "fan_in")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from eenet.extras import require
 from eenet.models.base import MultiExitNetwork
+from eenet.models.layers import conv_block
 
 _Branches = list[Tensor]
 
@@ -69,9 +70,7 @@ class _First(nn.Sequential):
     """Stem and stage 1, which has one branch."""
 
     def forward(self, x: Tensor) -> _Branches:
-        for module in self:
-            x = module(x)
-        return [x]
+        return [super().forward(x)]
 
 
 class _Stage(nn.Module):
@@ -97,12 +96,7 @@ class _Head(nn.Module):
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, num_classes, 1),
-        )
+        self.layers = nn.Sequential(*conv_block(width, width, 1), nn.Conv2d(width, num_classes, 1))
 
     def forward(self, branches: _Branches) -> Tensor:
         size = branches[0].shape[2:]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eenet.models.base import MultiExitNetwork
+from eenet.models.layers import conv_block, image_stem, initialise
 
 
 class MSDNet(MultiExitNetwork):
@@ -115,11 +116,7 @@ class MSDNet(MultiExitNetwork):
             heads.append(_Head(channels * growth_factors[-1], num_classes, stem))
             stage = []
         super().__init__(stages, heads, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
+        initialise(self)
 
 
 class _Stem(nn.Module):
@@ -127,14 +124,8 @@ class _Stem(nn.Module):
 
     def __init__(self, stem: str, in_channels: int, channels: Sequence[int]) -> None:
         super().__init__()
-        if stem == "cifar":
-            first = _conv(in_channels, channels[0], 3)
-        elif stem == "imagenet":
-            first = _conv(in_channels, channels[0], 7, stride=2)
-            first.append(nn.MaxPool2d(3, stride=2, padding=1))
-        else:
-            raise ValueError(f"stem={stem!r} must be 'cifar' or 'imagenet'")
-        coarser = (_conv(fine, coarse, 3, stride=2) for fine, coarse in pairwise(channels))
+        first = image_stem(stem, in_channels, channels[0])
+        coarser = (conv_block(fine, coarse, 3, stride=2) for fine, coarse in pairwise(channels))
         self.scales = nn.ModuleList([first, *coarser])
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -187,7 +178,7 @@ class _Transition(nn.Module):
 
     def __init__(self, channels: int, reduced: int, factors: Sequence[int]) -> None:
         super().__init__()
-        self.scales = nn.ModuleList(_conv(channels * f, reduced * f, 1) for f in factors)
+        self.scales = nn.ModuleList(conv_block(channels * f, reduced * f, 1) for f in factors)
 
     def forward(self, state: list[Tensor]) -> list[Tensor]:
         return [scale(x) for scale, x in zip(self.scales, state, strict=True)]
@@ -200,8 +191,8 @@ class _Head(nn.Module):
         super().__init__()
         width = 128 if stem == "cifar" else channels
         self.layers = nn.Sequential(
-            _conv(channels, width, 3, stride=2),
-            _conv(width, width, 3, stride=2),
+            conv_block(channels, width, 3, stride=2),
+            conv_block(width, width, 3, stride=2),
             # The authors pool 2x2, which is all that is left of 32 x 32 or 224 x 224 images here.
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
@@ -213,17 +204,9 @@ class _Head(nn.Module):
         return logits
 
 
-def _conv(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(out),
-        nn.ReLU(inplace=True),
-    )
-
-
 def _grow(channels: int, out: int, width: int | None, stride: int = 1) -> nn.Sequential:
     """A 3x3 convolution, after a 1x1 one to at most `width` channels if that is given."""
     if width is None:
-        return _conv(channels, out, 3, stride)
+        return conv_block(channels, out, 3, stride)
     inner = min(channels, width)
-    return nn.Sequential(*_conv(channels, inner, 1), *_conv(inner, out, 3, stride))
+    return nn.Sequential(*conv_block(channels, inner, 1), *conv_block(inner, out, 3, stride))

@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from eenet.models.base import MultiExitNetwork, check_exits
-from eenet.models.heads import image_head
+from eenet.models.layers import conv_block, image_head
 
 _BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
@@ -57,14 +57,9 @@ class CifarResNet(MultiExitNetwork):
         exits = check_exits(exits, 3 * per_group)
 
         block_class = _BLOCKS[block]
-        stem = nn.Sequential(
-            nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False),
-            nn.BatchNorm2d(widths[0]),
-            nn.ReLU(inplace=True),
-        )
         stages: list[nn.Module] = []
         heads: list[nn.Module] = []
-        stage: list[nn.Module] = [stem]
+        stage: list[nn.Module] = [conv_block(in_channels, widths[0], 3)]
         channels = widths[0]
         for index in range(3 * per_group):
             width = widths[index // per_group]

@@ -12,7 +12,7 @@ from torchvision.ops import Permute
 
 from eenet.files import load_tensors
 from eenet.models.base import MultiExitNetwork
-from eenet.models.heads import image_head
+from eenet.models.layers import image_head
 
 
 class TorchvisionBackbone(MultiExitNetwork):

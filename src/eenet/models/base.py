@@ -124,3 +124,8 @@ def check_exits(exits: Sequence[int], last: int) -> list[int]:
             "(the end of the network)"
         )
     return exits
+
+
+def null_is_none(setting: str | None) -> str | None:
+    """A network's setting: of a flag `null` this deep, jsonargparse 4.53 makes "None"."""
+    return None if setting == "None" else setting

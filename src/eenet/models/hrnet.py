@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eenet.extras import require
-from eenet.models.base import MultiExitNetwork
+from eenet.models.base import MultiExitNetwork, null_is_none
 from eenet.models.layers import conv_block
 
 _Branches = list[Tensor]
@@ -40,6 +40,7 @@ class HRNet(MultiExitNetwork):
         timm = require("timm", "seg")
         if name not in (known := timm.list_models("hrnet*")):
             raise ValueError(f"name={name!r} is none of timm's HRNets: {known}")
+        weights = null_is_none(weights)
         file = "" if weights in (None, "DEFAULT") else str(weights)
         if file and not Path(file).is_file():
             raise ValueError(f"weights={weights!r} is neither 'DEFAULT' nor an existing file")
@@ -70,7 +71,7 @@ class _First(nn.Sequential):
     """Stem and stage 1, which has one branch."""
 
     def forward(self, x: Tensor) -> _Branches:
-        return [super().forward(x)]
+        return [super().forward(x)]  # type: ignore[no-untyped-call]
 
 
 class _Stage(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eenet.models.base import MultiExitNetwork
-from eenet.models.layers import conv_block, image_stem, initialise
+from eenet.models.layers import conv_block, image_head, image_stem, initialise
 
 
 class MSDNet(MultiExitNetwork):
@@ -68,9 +68,8 @@ class MSDNet(MultiExitNetwork):
         in_channels: int = 3,
     ) -> None:
         scales = len(growth_factors)
-        for name, value in {"base": base, "step": step, "num_exits": num_exits}.items():
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
+        if min(base, step, num_exits) < 1:
+            raise ValueError(f"base={base}, step={step} and num_exits={num_exits} must be positive")
         if scales == 0 or len(bottleneck_factors) != scales:
             raise ValueError(
                 f"bottleneck_factors={list(bottleneck_factors)} must have one factor for each of "
@@ -92,7 +91,7 @@ class MSDNet(MultiExitNetwork):
         steps = [base, *(step if even else step * k + 1 for k in range(1, num_exits))]
         depth = sum(steps)
         transitions = {depth // 3, 2 * depth // 3} if prune == "min" else set()
-        widths = bottleneck_factors if bottleneck else None
+        widths = bottleneck_factors if bottleneck else [None] * scales
         stages: list[nn.Module] = []
         heads: list[nn.Module] = []
         stage: list[nn.Module] = [_Stem(stem, in_channels, [channels * f for f in growth_factors])]
@@ -144,7 +143,7 @@ class _Layer(nn.Module):
         channels: int,
         growth_rate: int,
         factors: Sequence[int],
-        widths: Sequence[int] | None,
+        widths: Sequence[int | None],
         before: int,
         kept: int,
     ) -> None:
@@ -156,20 +155,15 @@ class _Layer(nn.Module):
             growth = growth_rate * factors[s]
             if s > finest:
                 growth //= 2
-                width = None if widths is None else widths[s - 1] * growth
-                self.down.append(_grow(channels * factors[s - 1], growth, width, stride=2))
-            width = None if widths is None else widths[s] * growth
-            self.same.append(_grow(channels * factors[s], growth, width))
+                self.down.append(_grow(channels * factors[s - 1], growth, widths[s - 1], stride=2))
+            self.same.append(_grow(channels * factors[s], growth, widths[s]))
 
     def forward(self, state: list[Tensor]) -> list[Tensor]:
-        finer: list[Tensor | None] = [None, *state[:-1]]
         # The finest scale of the network has no finer one to draw from, and so no `down`.
-        down = iter(self.down)
-        grown = []
-        inputs = list(zip(state, finer, strict=True))[self.dropped :]
-        for same, (x, fine) in zip(self.same, inputs, strict=True):
-            new = [x] if fine is None else [x, next(down)(fine)]
-            grown.append(torch.cat([*new, same(x)], dim=1))
+        down, grown = iter(self.down), []
+        for s, same in enumerate(self.same, start=self.dropped):
+            finer = [next(down)(state[s - 1])] if s else []
+            grown.append(torch.cat([state[s], *finer, same(state[s])], dim=1))
         return grown
 
 
@@ -194,9 +188,7 @@ class _Head(nn.Module):
             conv_block(channels, width, 3, stride=2),
             conv_block(width, width, 3, stride=2),
             # The authors pool 2x2, which is all that is left of 32 x 32 or 224 x 224 images here.
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(width, num_classes),
+            *image_head(width, num_classes),
         )
 
     def forward(self, state: list[Tensor]) -> Tensor:
@@ -204,9 +196,9 @@ class _Head(nn.Module):
         return logits
 
 
-def _grow(channels: int, out: int, width: int | None, stride: int = 1) -> nn.Sequential:
-    """A 3x3 convolution, after a 1x1 one to at most `width` channels if that is given."""
-    if width is None:
+def _grow(channels: int, out: int, factor: int | None, stride: int = 1) -> nn.Sequential:
+    """A 3x3 convolution, after a 1x1 one to at most `factor * out` channels if that is given."""
+    if factor is None:
         return conv_block(channels, out, 3, stride)
-    inner = min(channels, width)
+    inner = min(channels, factor * out)
     return nn.Sequential(*conv_block(channels, inner, 1), *conv_block(inner, out, 3, stride))

@@ -2,6 +2,8 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from torch import Tensor, fx, nn
 from torchvision.ops import Permute
 
 from eenet.files import load_tensors
-from eenet.models.base import MultiExitNetwork
+from eenet.models.base import MultiExitNetwork, null_is_none
 from eenet.models.layers import image_head
 
 
@@ -36,9 +38,8 @@ class TorchvisionBackbone(MultiExitNetwork):
         image_size: Height and width of the input images, for a ViT of another size than its usual.
 
     Raises:
-        ValueError: If torchvision has no such network or weights, an exit is no module of it, is
-            out of order or is bypassed by a connection.
-        FileNotFoundError: If `weights` looks like a path and there is no such file.
+        ValueError: If torchvision has no such network or weights and there is no such file, or an
+            exit is no module of it, is out of order or is bypassed by a connection.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class TorchvisionBackbone(MultiExitNetwork):
         head_convs: int = 0,
         image_size: int | None = None,
     ) -> None:
+        weights = null_is_none(weights)
         model = _load(name, num_classes, weights, image_size)
         kept = _fit_classifier(model, num_classes)
         *stages, classifier = _cut(model, list(exits))
@@ -58,7 +60,7 @@ class TorchvisionBackbone(MultiExitNetwork):
         last = isinstance(model, torchvision.models.SwinTransformer)
         early = [_head(shape, num_classes, head_convs, last) for shape in shapes[:-1]]
         super().__init__(stages, [*early, classifier], num_classes)
-        self.trained = kept and weights not in (None, "None")
+        self.trained = kept and weights is not None
 
 
 def _load(name: str, num_classes: int, weights: str | None, image_size: int | None) -> nn.Module:
@@ -70,20 +72,18 @@ def _load(name: str, num_classes: int, weights: str | None, image_size: int | No
     # Only ViTs are built for one size.
     fixed = image_size is not None and name.startswith("vit")
     options: dict[str, Any] = {"image_size": image_size} if fixed else {}
+    make = partial(torchvision.models.get_model, name, **options)
     known = [entry.name for entry in torchvision.models.get_model_weights(name)]
     model: nn.Module
-    if weights in (None, "None"):  # the string: jsonargparse 4.53 of a flag `null` this deep
-        model = torchvision.models.get_model(name, num_classes=num_classes, **options)
+    if weights is None:
+        model = make(num_classes=num_classes)
     elif weights in ("DEFAULT", *known):
-        model = torchvision.models.get_model(name, weights=weights, **options)
+        model = make(weights=weights)
     elif Path(weights).is_file():
         state = load_tensors(weights)
         # The classifier comes last, so that the last entry is its bias or weight.
-        classes = len(list(state.values())[-1])
-        model = torchvision.models.get_model(name, num_classes=classes, **options)
+        model = make(num_classes=len(list(state.values())[-1]))
         model.load_state_dict(state)
-    elif Path(weights).name != weights:
-        raise FileNotFoundError(f"weights={weights!r}: there is no such file")
     else:
         raise ValueError(
             f"weights={weights!r} is neither a file nor one of {name}'s: {['DEFAULT', *known]}"
@@ -134,23 +134,19 @@ def _cut(model: nn.Module, exits: list[str]) -> list[nn.Module]:
     nodes = list(graph.nodes)
     calls = [node for node in nodes if node.op == "call_module"]
     order = [node.target for node in calls]
-    positions = [order.index(name) if name in order else -1 for name in exits]
-    if -1 in positions or positions != sorted(set(positions)) or len(calls) - 1 in positions:
+    if [name for name in order if name in exits] != exits or order[-1] in exits:
         raise ValueError(
             f"exits={exits} must run in this order, none inside another, each once and before the "
             f"classifier; the modules run as {order}"
         )
-    ends = [calls[p] for p in positions] + [calls[-1].all_input_nodes[0]]
-    return [
-        _part(model, nodes, start, end)
-        for start, end in zip([None, *ends], [*ends, None], strict=True)
-    ]
+    ends = [node for node in calls if node.target in exits] + [calls[-1].all_input_nodes[0]]
+    cuts = [0, *(nodes.index(end) + 1 for end in ends), len(nodes)]
+    parts = [nodes[start:stop] for start, stop in pairwise(cuts)]
+    return [_part(model, *given) for given in zip([None, *ends], parts, strict=True)]
 
 
-def _part(
-    model: nn.Module, nodes: list[fx.Node], start: fx.Node | None, end: fx.Node | None
-) -> nn.Module:
-    """What runs after the node `start` up to the node `end`, as a module."""
+def _part(model: nn.Module, start: fx.Node | None, nodes: list[fx.Node]) -> nn.Module:
+    """Some nodes as a module, which takes the value of the node `start` as its input."""
     part = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     if start is not None:
@@ -164,12 +160,10 @@ def _part(
             )
         return copies[node]
 
-    first = 0 if start is None else nodes.index(start) + 1
-    stop = len(nodes) if end is None else nodes.index(end) + 1
-    for node in nodes[first:stop]:
+    for node in nodes:
         copies[node] = part.node_copy(node, copied)
-    if end is not None:
-        part.output(copies[end])
+    if nodes[-1].op != "output":
+        part.output(copies[nodes[-1]])
     return fx.GraphModule(model, part)
 
 

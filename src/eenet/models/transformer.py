@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from eenet.extras import require
-from eenet.models.base import MultiExitNetwork, check_exits
+from eenet.models.base import MultiExitNetwork, check_exits, null_is_none
 
 _State = tuple[Tensor, Tensor]
 
@@ -50,8 +50,7 @@ class TransformerEncoder(MultiExitNetwork):
         dropout: float = 0.1,
         pooling: Literal["first", "mean"] = "first",
     ) -> None:
-        if name_or_path == "None":  # what jsonargparse 4.53 makes of a flag `null` this deep
-            name_or_path = None
+        name_or_path = null_is_none(name_or_path)
         model = _load(name_or_path, config)
         kind = model.config.model_type
         if kind not in ("bert", "roberta", "xlm-roberta", "distilbert"):
@@ -174,12 +173,10 @@ def _load(name_or_path: str | None, config: dict[str, Any] | None) -> Any:
         raise ValueError(
             f"give either name_or_path (got {name_or_path!r}) or config (got {config!r})"
         )
-    if config is not None:
-        try:
-            return transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"config={config!r} describes no encoder: {error}") from error
+    given = f"name_or_path={name_or_path!r}" if config is None else f"config={config!r}"
     try:
-        return transformers.AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"name_or_path={name_or_path!r} cannot be loaded: {error}") from error
+        if config is None:
+            return transformers.AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
+        return transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config))
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(f"no encoder can be loaded from {given}: {error}") from error

@@ -2,7 +2,6 @@
 
 from typing import Any, Literal, Self
 
-import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
@@ -13,12 +12,11 @@ from eenet import losses
 from eenet.files import load_part
 from eenet.metrics.segmentation import MeanIoU, confusion_counts, mean_iou
 from eenet.models import MultiExitNetwork
-from eenet.modules.optim import optimizers_for
-from eenet.modules.provenance import refuse_foreign_checkpoint
+from eenet.modules.optim import StageModule
 from eenet.scheduling.evidence import pool_pixels
 
 
-class MultiExitModule(L.LightningModule):
+class MultiExitModule(StageModule):
     """Trains all exits of a network together.
 
     The loss is the weighted cross-entropy of all exits, plus self-distillation from the last exit
@@ -45,6 +43,7 @@ class MultiExitModule(L.LightningModule):
             is frozen was never trained.
     """
 
+    part = "net"
     weights: Tensor
     metric_name = "acc"
     ignore_index = -100
@@ -64,7 +63,7 @@ class MultiExitModule(L.LightningModule):
         outputs_dtype: Literal["float32", "float16"] = "float32",
         heads_only: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, lr_scheduler)
         if not 0 <= distill_from <= 1:
             raise ValueError(f"distill_from={distill_from} must be a fraction of the epochs")
         if distill_weight < 0 or distill_temperature <= 0:
@@ -88,22 +87,16 @@ class MultiExitModule(L.LightningModule):
             net.stages.requires_grad_(False)
             net.heads[-1].requires_grad_(False)
             self.train()
-        self.optimizer = optimizer
-        self.lr_scheduler = lr_scheduler
         self.register_buffer(
             "weights", losses.exit_weights(exit_weights, net.num_exits), persistent=False
         )
         self.distill_weight = distill_weight
         self.distill_temperature = distill_temperature
         self.distill_from = distill_from
-        self.metrics = nn.ModuleDict(
-            {
-                f"{split}_{self.metric_name}": nn.ModuleList(
-                    self.metric() for _ in range(net.num_exits)
-                )
-                for split in ("train", "val", "test")
-            }
-        )
+        self.metrics = nn.ModuleDict()
+        for split in ("train", "val", "test"):
+            metrics = nn.ModuleList(self.metric() for _ in range(net.num_exits))
+            self.metrics[f"{split}/{self.metric_name}"] = metrics
 
     def setup(self, stage: str) -> None:
         """Refuses data of another number of classes, before training does in its own words."""
@@ -165,26 +158,17 @@ class MultiExitModule(L.LightningModule):
         logits = self(x).float().clamp(-largest, largest).to(self.outputs_dtype)
         return {"logits": logits.transpose(0, 1).cpu(), "labels": y.cpu()}
 
-    def configure_optimizers(self) -> Any:
-        """The optimizer over all parameters, and its schedule."""
-        trained = (p for p in self.net.parameters() if p.requires_grad)
-        return optimizers_for(self, self.optimizer(trained), self.lr_scheduler)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses the checkpoint of another class."""
-        refuse_foreign_checkpoint(self, checkpoint, "net.")
-
     def _shared_step(self, batch: tuple[Any, Tensor], split: str) -> tuple[Tensor, Tensor]:
         x, y = batch
         logits = self(x)
         full = [losses.at_pixels(z, y) for z in logits]
         loss = losses.multi_exit_cross_entropy(full, y, self.weights, self.ignore_index)
-        metrics: Any = self.metrics[f"{split}_{self.metric_name}"]
-        name = f"{split}/{self.metric_name}"
         training = split == "train"
         self.log(
             f"{split}/loss", loss, prog_bar=training, batch_size=len(y), sync_dist=not training
         )
+        name = f"{split}/{self.metric_name}"
+        metrics: Any = self.metrics[name]
         for k, metric in enumerate(metrics):
             # Not `argmax`, which takes four times as long on maps on a CPU.
             metric.update(full[k].detach().max(1).indices, y)
@@ -192,14 +176,10 @@ class MultiExitModule(L.LightningModule):
         return logits, loss
 
     def _log_mean(self, split: str) -> None:
-        metrics: Any = self.metrics[f"{split}_{self.metric_name}"]
-        values = torch.stack([metric.compute() for metric in metrics])
-        self.log(
-            f"{split}/{self.metric_name}_mean",
-            (values * self.weights).sum(),
-            prog_bar=split == "val",
-            sync_dist=True,
-        )
+        name = f"{split}/{self.metric_name}"
+        metrics: Any = self.metrics[name]
+        mean = (torch.stack([metric.compute() for metric in metrics]) * self.weights).sum()
+        self.log(f"{name}_mean", mean, prog_bar=split == "val", sync_dist=True)
 
 
 def _take_up(net: MultiExitNetwork, path: str) -> None:

@@ -1,10 +1,10 @@
-"""Learning-rate schedules, and how both LightningModules hand them to Lightning."""
+"""What both LightningModules share: optimizers, learning-rate schedules, whose checkpoints."""
 
 import math
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.cli import LRSchedulerCallable, ReduceLROnPlateau
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 class WarmupCosine(LambdaLR):
     """Linear warm-up from zero, then a half cosine to zero, over all steps of the training.
 
-    The number of steps is not typed in: `optimizers_for` takes it from the trainer.
+    The number of steps is not typed in: `StageModule` takes it from the trainer.
 
     Args:
         optimizer: The optimizer.
@@ -37,21 +37,47 @@ class WarmupCosine(LambdaLR):
         return 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
 
 
-def optimizers_for(
-    module: L.LightningModule, optimizer: Optimizer, lr_scheduler: LRSchedulerCallable | None
-) -> Any:
-    """What `configure_optimizers` returns for an optimizer and an optional schedule.
+class StageModule(L.LightningModule):
+    """What the modules of both stages share: how they are optimised, what checkpoints they take.
 
-    `WarmupCosine` steps every batch over the trainer's estimated number of steps, Lightning's
-    `ReduceLROnPlateau` brings the metric it monitors, anything else steps every epoch.
+    Args:
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimizer: `WarmupCosine` steps
+            every batch over the trainer's estimated number of steps, Lightning's
+            `ReduceLROnPlateau` brings the metric it monitors, anything else steps every epoch.
     """
-    if lr_scheduler is None:
-        return optimizer
-    scheduler = lr_scheduler(optimizer)
-    config: dict[str, Any] = {"scheduler": scheduler, "interval": "epoch"}
-    if isinstance(scheduler, WarmupCosine):
-        scheduler.total_steps = int(module.trainer.estimated_stepping_batches)
-        config["interval"] = "step"
-    elif isinstance(scheduler, ReduceLROnPlateau):
-        config["monitor"] = scheduler.monitor
-    return {"optimizer": optimizer, "lr_scheduler": config}
+
+    part: str
+    """Name of the submodule that is fitted."""
+
+    def __init__(
+        self, optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCallable | None
+    ) -> None:
+        super().__init__()
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer of what is to be fitted, and its schedule; None if there is nothing."""
+        parameters = [p for p in getattr(self, self.part).parameters() if p.requires_grad]
+        if not parameters:
+            return None
+        optimizer = self.optimizer(parameters)
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = self.lr_scheduler(optimizer)
+        config: dict[str, Any] = {"scheduler": scheduler, "interval": "epoch"}
+        if isinstance(scheduler, WarmupCosine):
+            scheduler.total_steps = int(self.trainer.estimated_stepping_batches)
+            config["interval"] = "step"
+        elif isinstance(scheduler, ReduceLROnPlateau):
+            config["monitor"] = scheduler.monitor
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses the checkpoint of the other stage, which holds nothing of this part."""
+        if not any(key.startswith(f"{self.part}.") for key in checkpoint["state_dict"]):
+            found = sorted({key.split(".")[0] for key in checkpoint["state_dict"]})
+            raise ValueError(
+                f"ckpt_path: this checkpoint is not of {type(self).__name__}: it holds {found}, "
+                f"not {self.part!r}. Give the checkpoint of the same stage."
+            )

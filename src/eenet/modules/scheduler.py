@@ -3,22 +3,20 @@
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from eenet.data.outputs import OutputsBatch, OutputsData
 from eenet.metrics import BudgetCurve, Curve
-from eenet.modules.optim import optimizers_for
-from eenet.modules.provenance import refuse_foreign_checkpoint
+from eenet.modules.optim import StageModule
 from eenet.scheduling import Policy, Rule
 from eenet.scheduling.learned import LearnedPolicy
 from eenet.scheduling.outputs import ExitOutputs
 from eenet.scheduling.thresholds import at_exits, check_budget
 
 
-class SchedulerModule(L.LightningModule):
+class SchedulerModule(StageModule):
     """Fits policies on the exit outputs of a frozen network and evaluates each at each budget.
 
     Policies that hold the budget in their loss (`LearnedPolicy`) are optimised together; their
@@ -34,6 +32,8 @@ class SchedulerModule(L.LightningModule):
         lr_scheduler: Makes its schedule.
     """
 
+    part = "policies"
+
     def __init__(
         self,
         policies: list[Policy],
@@ -42,7 +42,7 @@ class SchedulerModule(L.LightningModule):
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=0.1),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, lr_scheduler)
         labels = [policy.label for policy in policies]
         if not policies or len(set(labels)) < len(labels):
             raise ValueError(
@@ -53,8 +53,6 @@ class SchedulerModule(L.LightningModule):
         self.policies = nn.ModuleDict(dict(zip(labels, policies, strict=True)))
         self.budgets = budgets
         self.budget_unit = budget_unit
-        self.optimizer = optimizer
-        self.lr_scheduler = lr_scheduler
         self.curves = nn.ModuleDict()
         self.rules: dict[str, list[Rule]] = {}
         self._prepared = False
@@ -122,13 +120,6 @@ class SchedulerModule(L.LightningModule):
                 policy.keep_best(loss)
         self._held_out, self._held_out_samples = {}, 0
 
-    def configure_optimizers(self) -> Any:
-        """The optimizer over the learned policies; None if there is none."""
-        parameters = list(self.policies.parameters())
-        if not parameters:
-            return None
-        return optimizers_for(self, self.optimizer(parameters), self.lr_scheduler)
-
     def on_train_end(self) -> None:
         """Fits the rest and calibrates all on the whole of the validation outputs."""
         outputs = self._outputs()
@@ -181,10 +172,6 @@ class SchedulerModule(L.LightningModule):
         """Logs the mean quality over the budgets."""
         for label, curve in self.results().items():
             self.log(f"test/{label}/mean_quality", curve.quality.mean().float(), sync_dist=True)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses the checkpoint of another class."""
-        refuse_foreign_checkpoint(self, checkpoint, "policies.")
 
     def _decide(self, batch: OutputsBatch) -> dict[str, Tensor]:
         """Exits `[M, B]` of each policy."""

@@ -65,8 +65,7 @@ def collecting(predictor, batches, costs, folder):
             fields = {"logits": predictor.net(batch).float().transpose(0, 1).cpu()}
             if writer is None:
                 path, samples = folder / "out.safetensors", sum(map(len, batches))
-                writer = OutputsWriter(path, True, samples, fields, costs, {})
-                writer.open()
+                writer = OutputsWriter.lay_out(path, samples, fields, costs, {})
             position = writer.write(position, fields)
     writer.flush()
     writer.finish()

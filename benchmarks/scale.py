@@ -52,8 +52,7 @@ def write(arguments, path):
     for batch in generated(arguments):
         begun = time.perf_counter()
         if writer is None:
-            writer = OutputsWriter(path, True, arguments.samples, batch, costs, {})
-            writer.open()
+            writer = OutputsWriter.lay_out(path, arguments.samples, batch, costs, {})
         position = writer.write(position, batch)
         seconds += time.perf_counter() - begun
     begun = time.perf_counter()

@@ -20,26 +20,16 @@ class CollectOutputs(Callback):
     """Writes `outputs/SPLIT.safetensors` and `costs.json` into the run folder during `predict`.
 
     Every batch goes to disk at once. The costs in the file are MACs per sample; its metadata holds
-    the other units too.
-
-    Args:
-        latency_batch_size: Batch size at which latency is measured.
+    the other units too, measured at batch size 1.
     """
 
-    def __init__(self, latency_batch_size: int = 1) -> None:
-        self.latency_batch_size = latency_batch_size
+    def __init__(self) -> None:
         self.costs: ExitCosts | None = None
         self._writer: OutputsWriter | None = None
         self._position = self._end = 0
 
     def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Writes what `predict_step` returned."""
         if not isinstance(pl_module, MultiExitModule):
@@ -70,10 +60,10 @@ class CollectOutputs(Callback):
     def _begin(
         self, trainer: L.Trainer, module: MultiExitModule, outputs: Any, batch: Any
     ) -> OutputsWriter:
+        """Measures the costs and opens the file; the first process lays it out."""
         if self.costs is None:
             x, y = batch
-            few = torch.arange(min(self.latency_batch_size, len(y)), device=y.device)
-            self.costs = measure_costs(module.net, narrow(x, few))
+            self.costs = measure_costs(module.net, narrow(x, torch.tensor([0], device=y.device)))
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         loader: Any = trainer.predict_dataloaders
         if trainer.world_size > 1 and not hasattr(loader.sampler, "start"):
@@ -81,13 +71,9 @@ class CollectOutputs(Callback):
                 f"devices={trainer.world_size}: the samples of {type(data).__name__} can only be "
                 "collected in order by one process, unless its loaders take eenet's `Batches`"
             )
-        writer = OutputsWriter(
-            Path(trainer.default_root_dir) / "outputs" / f"{data.predict_split}.safetensors",
-            trainer.is_global_zero,
-            len(loader.dataset),
-            outputs,
-            self.costs.vector("macs"),
-            {
+        path = Path(trainer.default_root_dir) / "outputs" / f"{data.predict_split}.safetensors"
+        if trainer.is_global_zero:
+            metadata = {
                 "eenet": __version__,
                 "torch": torch.__version__,
                 "network": type(module.net).__name__,
@@ -96,10 +82,11 @@ class CollectOutputs(Callback):
                 "cost_unit": "macs",
                 "measured_costs": json.dumps(self.costs.as_dict()),
                 "class_names": json.dumps(getattr(data, "class_names", None)),
-            },
-        )
+            }
+            costs = self.costs.vector("macs")
+            OutputsWriter.lay_out(path, len(loader.dataset), outputs, costs, metadata)
         trainer.strategy.barrier()
-        writer.open()
+        writer = OutputsWriter(path)
         self._position = getattr(loader.sampler, "start", 0)
         self._end = getattr(loader.sampler, "stop", len(loader.dataset))
         return writer

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from eenet.data.batches import Batches
 from eenet.files import atomic
@@ -165,7 +166,8 @@ class OutputsData(L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Reads what the stage needs, so that errors come first."""
-        for name in ("fit", "test") if stage in (None, "fit") else (_source(stage),):
+        needed = {"fit": ("fit", "test"), "validate": ("fit",)}
+        for name in needed.get(stage or "fit", ("test",)):
             if self.paths[name] is not None:
                 self.outputs(name)
 
@@ -196,29 +198,11 @@ class OutputsData(L.LightningDataModule):
         size = self.batch_size if training else self.eval_batch_size
         size = min(size, max(1, _NUMBERS // (outputs.num_exits * outputs.num_classes)))
         batches = Batches.of(self.trainer, len(index), size, training)
-        return DataLoader(_OutputsDataset(outputs, index), batch_size=None, sampler=batches)
+        read = partial(_batch, outputs)
+        return DataLoader(index, batch_size=None, sampler=batches, collate_fn=read)  # type: ignore
 
 
-class _OutputsDataset(Dataset[OutputsBatch]):
-    """Batches of the samples at some positions; the file is read, and evidence made, as needed."""
-
-    def __init__(self, outputs: ExitOutputs, index: Tensor) -> None:
-        self.outputs, self.index = outputs, index
-        self.quality = outputs.answer_quality()
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, positions: Any) -> OutputsBatch:
-        costs, confusion = self.outputs.costs, self.outputs.confusion
-        index = self.index[positions]
-        return OutputsBatch(
-            self.outputs.evidence(index),
-            self.quality[:, index],
-            costs if costs.dim() == 1 else costs[:, index],
-            None if confusion is None else confusion[:, index],
-        )
-
-
-def _source(stage: str) -> str:
-    return "fit" if stage == "validate" else "test"
+def _batch(outputs: ExitOutputs, index: Tensor) -> OutputsBatch:
+    """The samples at some positions; the file is read, and evidence made, as needed."""
+    part = outputs.select(index)
+    return OutputsBatch(part.evidence(), part.answer_quality(), part.costs, part.confusion)

@@ -23,7 +23,7 @@ class WriteDecisions(Callback):
         """Begins at the position of this process's first sample."""
         if isinstance(pl_module, SchedulerModule):
             loader: Any = trainer.predict_dataloaders
-            self._rows: list[Any] = []
+            self._rows: list[tuple[Any, ...]] = []
             self._next: int = loader.sampler.start
 
     def on_predict_batch_end(
@@ -48,9 +48,9 @@ class WriteDecisions(Callback):
             parts = [[] for _ in range(trainer.world_size)]
             torch.distributed.all_gather_object(parts, self._rows)
         if trainer.is_global_zero:
-            rows = [row for part in parts for row in part]
+            rows = sorted((row for part in parts for row in part), key=lambda row: row[0])
             text = io.StringIO()
             writer = csv.writer(text, lineterminator="\n")
             writer.writerow(["sample", "policy", "budget", "exit", "prediction", "cost"])
-            writer.writerows(sorted(rows, key=lambda row: row[0]))
+            writer.writerows(rows)
             write_text(Path(trainer.default_root_dir) / "decisions.csv", text.getvalue())

@@ -1,7 +1,7 @@
 """Which samples each process takes in which order, one batch of indices at a time."""
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,36 +27,20 @@ class Batches(DistributedSampler[list[int]]):
         size: Number of samples.
         batch_size: Most samples of a batch of this process.
         shuffle: Whether this is for training.
-        rank: This process.
-        world: Number of processes.
-        epoch: Epoch to begin with; Lightning sets the later ones.
+        trainer: Lightning's, which knows this process and the epoch to begin with (it sets the
+            later ones); None is a single process in epoch 0.
         lengths: Length of each sample `[size]`.
     """
 
     def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        shuffle: bool,
-        rank: int = 0,
-        world: int = 1,
-        epoch: int = 0,
-        lengths: Tensor | None = None,
+        self, size: int, batch_size: int, shuffle: bool, trainer: Any, lengths: Tensor | None = None
     ) -> None:
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         super().__init__(range(size), world, rank, shuffle)  # type: ignore[arg-type]
-        self.size, self.batch_size, self.epoch, self.lengths = size, batch_size, epoch, lengths
+        self.size, self.batch_size, self.lengths = size, batch_size, lengths
+        self.epoch = trainer.current_epoch if trainer else 0
         share, rest = divmod(size, world)
         self.start, self.stop = (r * share + min(r, rest) for r in (rank, rank + 1))
-
-    @classmethod
-    def of(
-        cls, trainer: Any, size: int, batch_size: int, shuffle: bool, lengths: Tensor | None = None
-    ) -> Self:
-        """Those of this process of a Lightning trainer; None is a single process."""
-        if trainer is None:
-            return cls(size, batch_size, shuffle, lengths=lengths)
-        place = trainer.global_rank, trainer.world_size, trainer.current_epoch
-        return cls(size, batch_size, shuffle, *place, lengths)
 
     def __len__(self) -> int:
         share = self.size // self.num_replicas

@@ -197,7 +197,7 @@ class OutputsData(L.LightningDataModule):
         outputs = self.outputs(name)
         size = self.batch_size if training else self.eval_batch_size
         size = min(size, max(1, _NUMBERS // (outputs.num_exits * outputs.num_classes)))
-        batches = Batches.of(self.trainer, len(index), size, training)
+        batches = Batches(len(index), size, training, self.trainer)
         read = partial(_batch, outputs)
         return DataLoader(index, batch_size=None, sampler=batches, collate_fn=read)  # type: ignore
 

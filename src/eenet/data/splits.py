@@ -88,7 +88,7 @@ class SplitDataModule(L.LightningDataModule, ABC):
         data: Any = self.dataset(split, training)
         size = self.batch_size if training else self.eval_batch_size
         lengths = getattr(data, "lengths", None)
-        batches = Batches.of(self.trainer, len(data), size, training, lengths)
+        batches = Batches(len(data), size, training, self.trainer, lengths)
         return DataLoader(
             data,
             batch_size=None,

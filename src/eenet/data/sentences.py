@@ -44,11 +44,8 @@ class Sentences(Dataset[Batch]):
         steps = torch.arange(int(lengths.max()))
         mask = steps < lengths
         tokens = self.tokens[(starts + steps).clamp(max=len(self.tokens) - 1)].long()
-        batch = {
-            "input_ids": tokens.masked_fill(~mask, self.pad),
-            "attention_mask": mask.long(),
-        }
-        return batch, self.labels[index]
+        tokens = tokens.masked_fill(~mask, self.pad)
+        return {"input_ids": tokens, "attention_mask": mask.long()}, self.labels[index]
 
 
 def tokenise(

@@ -24,13 +24,13 @@ def read_table(source: str | list[str], split: str, config_name: str | None = No
     paths = [Path(path) for path in ([source] if isinstance(source, str) else source)]
     if len(paths) == 1 and paths[0].is_dir():
         folder = paths[0]
-        if (folder / "state.json").is_file():
-            return _load(datasets.load_from_disk, str(folder), files=[str(folder)])
-        if (folder / "dataset_dict.json").is_file():
-            table = _load(datasets.load_from_disk, str(folder), files=[str(folder)])
-            if split not in table:
-                raise FileNotFoundError(f"{folder} holds the splits {list(table)}, not {split!r}")
-            return table[split]
+        if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+            saved = _load(datasets.load_from_disk, str(folder))
+            if isinstance(saved, datasets.Dataset):
+                return saved
+            if split not in saved:
+                raise FileNotFoundError(f"{folder} holds the splits {list(saved)}, not {split!r}")
+            return saved[split]
         paths = sorted(path for path in folder.glob(f"{split}*") if path.suffix in _READERS)
         if not paths:
             raise FileNotFoundError(
@@ -45,21 +45,19 @@ def read_table(source: str | list[str], split: str, config_name: str | None = No
     kinds = {path.suffix for path in paths}
     if len(kinds) != 1 or not kinds <= set(_READERS):
         raise ValueError(f"files must all end in one of {sorted(_READERS)}, got {sorted(kinds)}")
-    suffix = kinds.pop()
-    options: dict[str, Any] = {"sep": "\t"} if suffix == ".tsv" else {}
-    files = [str(path) for path in paths]
-    options |= {"data_files": files, "split": "train"}
-    return _load(datasets.load_dataset, _READERS[suffix], files=files, **options)
+    suffix, files = kinds.pop(), [str(path) for path in paths]
+    more = {"sep": "\t"} if suffix == ".tsv" else {}
+    return _load(datasets.load_dataset, _READERS[suffix], data_files=files, split="train", **more)
 
 
-def _load(read: Any, *args: Any, files: list[str], **options: Any) -> Any:
+def _load(read: Any, source: str, **options: Any) -> Any:
     try:
-        return read(*args, **options)
+        return read(source, **options)
     except Exception as error:  # of datasets, pandas, pyarrow or fsspec, each with its own
         cause = error.__cause__ or error
         raise ValueError(
-            f"{', '.join(files)} cannot be read: {cause} ({type(cause).__name__}). Tables must be "
-            "complete, not empty, and text in UTF-8."
+            f"{', '.join(options.get('data_files', [source]))} cannot be read: {cause} "
+            f"({type(cause).__name__}). Tables must be complete, not empty, and text in UTF-8."
         ) from error
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
-from torchvision.transforms.v2.functional import pil_to_tensor
+from torchvision.transforms.v2.functional import normalize, pil_to_tensor
 
 from eenet.data.splits import Split, SplitDataModule
 
@@ -36,8 +36,7 @@ class TensorImageDataModule(SplitDataModule):
         self, val_size: int, crop_padding: int = 4, flip: bool = True, **settings: Any
     ) -> None:
         super().__init__(val_size=val_size, **settings)
-        self.crop_padding = crop_padding
-        self.flip = flip
+        self.crop_padding, self.flip = crop_padding, flip
 
     @abstractmethod
     def load(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -91,9 +90,8 @@ class TensorImageDataModule(SplitDataModule):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turns uint8 images `[B, C, H, W]` into float32 of zero mean and unit variance."""
-        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
-        return (images.float() / 255 - mean) / std
+        normalised: Tensor = normalize(images.float() / 255, list(self.mean), list(self.std))
+        return normalised
 
 
 def shift(images: Tensor, padding: int) -> Tensor:

@@ -66,17 +66,13 @@ class TextClassification(SplitDataModule):
         super().__init__(**settings)
         if label_names is not None and num_classes not in (None, len(label_names)):
             raise ValueError(f"label_names={label_names} must have num_classes={num_classes} names")
-        self.tokenizer = tokenizer
-        self.train, self.test = train, test
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.train, self.test, self.config_name = train, test, config_name
         self.split_names = {"train": train_split, "test": test_split}
-        self.given_classes = num_classes
-        self.num_classes = num_classes or len(label_names or ())
+        self.num_classes = num_classes or len(label_names or ())  # 0 until they are found
         self._index: dict[Any, int] = {x: number for number, x in enumerate(label_names or ())}
-        self.config_name = config_name
-        self.text_column = text_column
-        self.label_column = label_column
+        self.text_column, self.label_column = text_column, label_column
         self.class_names = label_names
-        self.max_length = max_length
 
     def read(self) -> dict[Split, Dataset[Any]]:
         """Reads, tokenises and divides the texts."""
@@ -100,13 +96,8 @@ class TextClassification(SplitDataModule):
 
     def encode(self, raw: Sequence[str]) -> dict[str, Tensor]:
         """Texts as the network takes them: `input_ids` and `attention_mask`, `[B, T]` int64."""
-        encoded = self._tokenizer(
-            list(raw),
-            truncation=True,
-            max_length=self.max_length,
-            padding=True,
-            return_tensors="pt",
-        )
+        cut = {"truncation": True, "max_length": self.max_length}
+        encoded = self._tokenizer(list(raw), **cut, padding=True, return_tensors="pt")
         require_known(encoded["input_ids"], len(raw), self._tokenizer, "the input")
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
@@ -143,9 +134,8 @@ class TextClassification(SplitDataModule):
         return tokenise(table, self.text_column, classes, self._tokenizer, self.max_length, where)
 
     def _classes(self, labels: list[Any], where: str) -> Tensor:
-        classes = [x for x in labels if isinstance(x, str) or (isinstance(x, int) and x >= 0)]
-        if self.given_classes is None and self.class_names is None and not self._index:
-            self._name_classes(set(classes))
+        if not self.num_classes:
+            self._find_classes(labels)
         labels = [self._index.get(x, x) if isinstance(x, (int, str)) else x for x in labels]
         known = range(self.num_classes)
         wrong = {repr(x): x for x in labels if not isinstance(x, int) or x not in known}
@@ -157,8 +147,9 @@ class TextClassification(SplitDataModule):
             )
         return torch.tensor(labels, dtype=torch.int64)
 
-    def _name_classes(self, found: set[Any]) -> None:
+    def _find_classes(self, labels: list[Any]) -> None:
         """Takes the classes from the training labels: sorted, and named unless 0 ... C - 1."""
+        found = {x for x in labels if isinstance(x, str) or (isinstance(x, int) and x >= 0)}
         values = sorted(found, key=lambda label: (not isinstance(label, int), label))
         self.num_classes = len(values)
         self._index = {label: number for number, label in enumerate(values)}

@@ -1,9 +1,8 @@
 """LightningDataModules: train, validation, optional calibration and test splits."""
 
 from eenet.data.cityscapes import Cityscapes
-from eenet.data.digits import Digits
 from eenet.data.image_folder import ImageFolder
-from eenet.data.small_images import CIFAR10, CIFAR100, FashionMNIST
+from eenet.data.small_images import CIFAR10, CIFAR100, Digits, FashionMNIST
 from eenet.data.text import TextClassification
 
 __all__ = [

@@ -46,15 +46,12 @@ class HRNet(MultiExitNetwork):
             raise ValueError(f"weights={weights!r} is neither 'DEFAULT' nor an existing file")
         model = timm.create_model(name, pretrained=weights == "DEFAULT", checkpoint_path=file)
         stem = (model.conv1, model.bn1, model.act1, model.conv2, model.bn2, model.act2)
-        stages: list[nn.Module] = [
-            _First(*stem, model.layer1),
-            _Stage(model.transition1, model.stage2),
-            _Stage(model.transition2, model.stage3),
-            _Stage(model.transition3, model.stage4),
-        ]
-        later = (model.stage2, model.stage3, model.stage4)
-        widths = [sum(stage[-1].get_num_in_chs()) for stage in later]
-        widths = [model.layer1[-1].conv3.out_channels, *widths]
+        stages: list[nn.Module] = [_First(*stem, model.layer1)]
+        widths = [model.layer1[-1].conv3.out_channels]
+        for k in (2, 3, 4):
+            stage = getattr(model, f"stage{k}")
+            stages.append(_Stage(getattr(model, f"transition{k - 1}"), stage))
+            widths.append(sum(stage[-1].get_num_in_chs()))
         super().__init__(stages, [_Head(width, num_classes) for width in widths], num_classes)
 
     def begin(self, x: Tensor) -> Tensor:

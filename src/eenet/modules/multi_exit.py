@@ -93,7 +93,7 @@ class MultiExitModule(StageModule):
         self.distill_weight = distill_weight
         self.distill_temperature = distill_temperature
         self.distill_from = distill_from
-        self.metrics = nn.ModuleDict()
+        self.metrics: Any = nn.ModuleDict()
         for split in ("train", "val", "test"):
             metrics = nn.ModuleList(self.metric() for _ in range(net.num_exits))
             self.metrics[f"{split}/{self.metric_name}"] = metrics
@@ -168,8 +168,7 @@ class MultiExitModule(StageModule):
             f"{split}/loss", loss, prog_bar=training, batch_size=len(y), sync_dist=not training
         )
         name = f"{split}/{self.metric_name}"
-        metrics: Any = self.metrics[name]
-        for k, metric in enumerate(metrics):
+        for k, metric in enumerate(self.metrics[name]):
             # Not `argmax`, which takes four times as long on maps on a CPU.
             metric.update(full[k].detach().max(1).indices, y)
             self.log(f"{name}_exit_{k + 1}", metric, on_epoch=True, on_step=False)
@@ -177,8 +176,8 @@ class MultiExitModule(StageModule):
 
     def _log_mean(self, split: str) -> None:
         name = f"{split}/{self.metric_name}"
-        metrics: Any = self.metrics[name]
-        mean = (torch.stack([metric.compute() for metric in metrics]) * self.weights).sum()
+        values = torch.stack([metric.compute() for metric in self.metrics[name]])
+        mean = (values * self.weights).sum()
         self.log(f"{name}_mean", mean, prog_bar=split == "val", sync_dist=True)
 
 

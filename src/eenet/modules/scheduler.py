@@ -1,7 +1,7 @@
 """Stage 2: fitting exit policies on exit outputs, and evaluating them at budgets."""
 
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -50,18 +50,17 @@ class SchedulerModule(StageModule):
             )
         if not budgets or budgets != sorted(set(budgets)):
             raise ValueError(f"budgets={budgets} must be one or more increasing numbers")
-        self.policies = nn.ModuleDict(dict(zip(labels, policies, strict=True)))
+        self.policies: Any = nn.ModuleDict(dict(zip(labels, policies, strict=True)))
         self.budgets = budgets
         self.budget_unit = budget_unit
-        self.curves = nn.ModuleDict()
+        self.curves: Any = nn.ModuleDict()
         self.rules: dict[str, list[Rule]] = {}
-        self._prepared = False
         self._held_out: dict[str, Tensor | int] = {}
         self._held_out_samples = 0
 
     def configure_model(self) -> None:
         """Before a fit, checks the budgets and sizes the learned policies by the outputs."""
-        if self._prepared or self.trainer.state.fn != "fit":
+        if self.trainer.state.fn != "fit":
             return
         ddp = getattr(self.trainer.strategy, "_ddp_kwargs", {"find_unused_parameters": True})
         if self.trainer.world_size > 1 and not ddp.get("find_unused_parameters"):
@@ -73,7 +72,6 @@ class SchedulerModule(StageModule):
         budgets = self.resolve_budgets(outputs.mean_costs)
         for policy in self.learned:
             policy.prepare(outputs, budgets)
-        self._prepared = True
 
     def resolve_budgets(self, costs: Tensor) -> list[float]:
         """The budgets in the unit of the costs `[E]` of the exits.
@@ -87,7 +85,7 @@ class SchedulerModule(StageModule):
     @property
     def learned(self) -> list[LearnedPolicy]:
         """The policies that gradient descent fits."""
-        return [p for p in self._policies().values() if isinstance(p, LearnedPolicy)]
+        return [p for p in self.policies.values() if isinstance(p, LearnedPolicy)]
 
     def training_step(self, batch: OutputsBatch, batch_idx: int) -> Tensor | None:
         """Sum of the learned policies' losses."""
@@ -125,7 +123,7 @@ class SchedulerModule(StageModule):
         outputs = self._outputs()
         for learned in self.learned:
             learned.restore_best()
-        for policy in self._policies().values():
+        for policy in self.policies.values():
             policy.cpu().fit(outputs)
 
     def on_fit_end(self) -> None:
@@ -138,7 +136,7 @@ class SchedulerModule(StageModule):
         """Sets the thresholds of every policy for every budget."""
         outputs = self._outputs("test")
         budgets = self.resolve_budgets(outputs.mean_costs)
-        for label, policy in self._policies().items():
+        for label, policy in self.policies.items():
             self.rules[label] = [policy.at(budget) for budget in budgets]
             classes = None if outputs.confusion is None else outputs.num_classes
             curve = BudgetCurve(len(budgets), outputs.num_exits, classes)
@@ -147,8 +145,7 @@ class SchedulerModule(StageModule):
     def test_step(self, batch: OutputsBatch, batch_idx: int) -> None:
         """Sends a batch through every policy at every budget."""
         for label, exits in self._decide(batch).items():
-            metric: Any = self.curves[label]
-            metric.update(exits, batch.costs, batch.quality, batch.confusion)
+            self.curves[label].update(exits, batch.costs, batch.quality, batch.confusion)
 
     def on_predict_start(self) -> None:
         """Sets the thresholds, as for `test`."""
@@ -166,7 +163,7 @@ class SchedulerModule(StageModule):
 
     def results(self) -> dict[str, Curve]:
         """The curve of each policy on the test outputs."""
-        return {label: metric.curve() for label, metric in self.curves.items()}  # type: ignore
+        return {label: metric.curve() for label, metric in self.curves.items()}
 
     def on_test_epoch_end(self) -> None:
         """Logs the mean quality over the budgets."""
@@ -179,9 +176,6 @@ class SchedulerModule(StageModule):
             label: torch.stack([rule.decide(batch.evidence) for rule in rules])
             for label, rules in self.rules.items()
         }
-
-    def _policies(self) -> dict[str, Policy]:
-        return cast(dict[str, Policy], dict(self.policies.items()))
 
     def _outputs(self, name: str = "fit") -> ExitOutputs:
         data: Any = getattr(self.trainer, "datamodule", None)

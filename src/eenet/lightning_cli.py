@@ -10,11 +10,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from eenet.callbacks.collect import CollectOutputs
-from eenet.callbacks.config import RunConfig
-from eenet.callbacks.decisions import WriteDecisions
-from eenet.callbacks.last import LastCheckpoint
-from eenet.callbacks.report import CurveReport
-from eenet.callbacks.seed import SeedEpochs
+from eenet.callbacks.results import CurveReport, WriteDecisions
+from eenet.callbacks.run import LastCheckpoint, RunConfig, SeedEpochs
 
 _STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
 """A parser raises what is wrong, and takes the beginning of an option for a mistake."""

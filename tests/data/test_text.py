@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eenet.callbacks.collect import CollectOutputs
-from eenet.callbacks.seed import SeedEpochs
+from eenet.callbacks.run import SeedEpochs
 from eenet.data import TextClassification
 from eenet.data.outputs import load_outputs
 from eenet.models import TransformerEncoder

@@ -1,0 +1,104 @@
+"""What lets a run be repeated and go on: its config, its last checkpoint, its random numbers."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from eenet.files import atomic, write_text
+from eenet.modules.multi_exit import MultiExitModule
+from eenet.seeding import epoch_seed
+
+
+class RunConfig(SaveConfigCallback):
+    """Saves what `fit` was started with as `config.yaml` in the run folder, and logs it.
+
+    The file is a valid `--config` for `fit`, `validate`, `test` and `predict` of the same run.
+    """
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Saves and logs the config at the start of `fit` alone."""
+        if stage != "fit" or self.already_saved or not trainer.is_global_zero:
+            return
+        self.already_saved = True
+        text = self.parser.dump(self.config, skip_none=False)
+        write_text(Path(trainer.default_root_dir) / "config.yaml", text)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(_without_secrets(yaml.safe_load(text)))
+
+
+def _without_secrets(config: Any) -> Any:
+    """The config without values under keys that name a credential."""
+    if isinstance(config, dict):
+        secret = ("key", "token", "secret", "password")
+        return {
+            name: "***" if value and str(name).lower().endswith(secret) else _without_secrets(value)
+            for name, value in config.items()
+        }
+    if isinstance(config, list):
+        return [_without_secrets(value) for value in config]
+    return config
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place before it takes that place.
+
+    Lightning's own writes to the system's temporary folder first, and a file that is moved from
+    there to another file system, such as a cluster's shared one, can be cut off on its way.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Saves a checkpoint; `path` may be a URL, which Lightning's own way serves."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with atomic(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Writes `checkpoints/last.ckpt` in the run folder after every epoch of stage 1.
+
+    Lightning's own `save_last` writes only when the monitored metric improved, so that a run cut
+    off later would repeat the epochs since.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(filename="last", enable_version_counter=False)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Finds the run folder; stage 2 takes seconds and starts anew."""
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        if not isinstance(pl_module, MultiExitModule):
+            self.save_top_k = 0
+        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+
+class SeedEpochs(Callback):
+    """Seeds torch anew for every training epoch.
+
+    Lightning saves no random state, so a resumed run would augment and drop out differently from
+    an uninterrupted one. With this, epoch n draws the same numbers in both. The order of the
+    samples has a generator of its own, `eenet.data.batches.Batches`.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Seeds a resumed run, whose first epoch Lightning takes up without announcing it."""
+        _seed(trainer)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Seeds an epoch before its first batch."""
+        _seed(trainer)
+
+
+def _seed(trainer: L.Trainer) -> None:
+    torch.manual_seed(epoch_seed(trainer.current_epoch, stream=1 + trainer.global_rank))

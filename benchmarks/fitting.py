@@ -59,14 +59,14 @@ def evaluate(rules, outputs):
 
 
 def collecting(predictor, batches, costs, folder):
-    writer, position = None, 0
+    writer = None
     with torch.inference_mode():
         for batch in batches:
             fields = {"logits": predictor.net(batch).float().transpose(0, 1).cpu()}
             if writer is None:
                 path, samples = folder / "out.safetensors", sum(map(len, batches))
                 writer = OutputsWriter.lay_out(path, samples, fields, costs, {})
-            position = writer.write(position, fields)
+            writer.write(fields)
     writer.flush()
     writer.finish()
 

@@ -47,13 +47,13 @@ def generated(arguments, size=500):
 def write(arguments, path):
     from eenet.data.writer import OutputsWriter
 
-    seconds, position, writer = 0.0, 0, None
+    seconds, writer = 0.0, None
     costs = torch.linspace(1, 10, arguments.exits, dtype=torch.float64)
     for batch in generated(arguments):
         begun = time.perf_counter()
         if writer is None:
             writer = OutputsWriter.lay_out(path, arguments.samples, batch, costs, {})
-        position = writer.write(position, batch)
+        writer.write(batch)
         seconds += time.perf_counter() - begun
     begun = time.perf_counter()
     writer.flush()

@@ -26,7 +26,7 @@ class CollectOutputs(Callback):
     def __init__(self) -> None:
         self.costs: ExitCosts | None = None
         self._writer: OutputsWriter | None = None
-        self._position = self._end = 0
+        self._end = 0
 
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
@@ -36,7 +36,7 @@ class CollectOutputs(Callback):
             return
         if self._writer is None:
             self._writer = self._begin(trainer, pl_module, outputs, batch)
-        self._position = self._writer.write(self._position, outputs)
+        self._writer.write(outputs)
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Completes the files."""
@@ -44,10 +44,10 @@ class CollectOutputs(Callback):
             return
         writer, self._writer = self._writer, None
         writer.flush()
-        if self._position < self._end:
+        if writer.position < self._end:
             writer.partial.unlink(missing_ok=True)
             raise ValueError(
-                f"predict: only {self._position} of {self._end} samples were seen, so no outputs "
+                f"predict: only {writer.position} of {self._end} samples were seen, so no outputs "
                 "are written; leave out limit_predict_batches and fast_dev_run"
             )
         trainer.strategy.barrier()
@@ -86,7 +86,5 @@ class CollectOutputs(Callback):
             costs = self.costs.vector("macs")
             OutputsWriter.lay_out(path, len(loader.dataset), outputs, costs, metadata)
         trainer.strategy.barrier()
-        writer = OutputsWriter(path)
-        self._position = getattr(loader.sampler, "start", 0)
         self._end = getattr(loader.sampler, "stop", len(loader.dataset))
-        return writer
+        return OutputsWriter(path, getattr(loader.sampler, "start", 0))

@@ -23,9 +23,8 @@ class RunConfig(SaveConfigCallback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Saves and logs the config at the start of `fit` alone."""
-        if stage != "fit" or self.already_saved or not trainer.is_global_zero:
+        if stage != "fit" or not trainer.is_global_zero:
             return
-        self.already_saved = True
         text = self.parser.dump(self.config, skip_none=False)
         write_text(Path(trainer.default_root_dir) / "config.yaml", text)
         for logger in trainer.loggers:
@@ -93,12 +92,8 @@ class SeedEpochs(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Seeds a resumed run, whose first epoch Lightning takes up without announcing it."""
-        _seed(trainer)
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Seeds an epoch before its first batch."""
-        _seed(trainer)
-
-
-def _seed(trainer: L.Trainer) -> None:
-    torch.manual_seed(epoch_seed(trainer.current_epoch, stream=1 + trainer.global_rank))
+        torch.manual_seed(epoch_seed(trainer.current_epoch, stream=1 + trainer.global_rank))

@@ -54,9 +54,8 @@ class Batches(DistributedSampler[list[int]]):
             yield from (batch.tolist() for batch in part.tensor_split(len(self)))
             return
         generator = torch.Generator().manual_seed(epoch_seed(self.epoch) % 2**63)
-        order = torch.randperm(self.size, generator=generator)
-        order = order[: len(self) * self.batch_size * self.num_replicas]
-        order = order[: len(order) - len(order) % self.num_replicas]
+        count = min(len(self) * self.batch_size, self.size // self.num_replicas) * self.num_replicas
+        order = torch.randperm(self.size, generator=generator)[:count]
         batches = list(torch.split(order[self.rank :: self.num_replicas], self.batch_size))
         if self.lengths is not None:
             pools = [torch.cat(batches[i : i + _POOL]) for i in range(0, len(batches), _POOL)]

@@ -49,20 +49,17 @@ class ImageFolder(SplitDataModule):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.root = root
-        self.given_classes = num_classes
+        self.root, self.given_classes = root, num_classes
         last = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-        self._augmented = v2.Compose(
-            [v2.RandomResizedCrop(image_size), v2.RandomHorizontalFlip(), *last]
-        )
+        change = [v2.RandomResizedCrop(image_size), v2.RandomHorizontalFlip()]
+        self._augmented = v2.Compose([*change, *last])
         self._plain = v2.Compose([v2.Resize(resize), v2.CenterCrop(image_size), *last])
 
     def read(self) -> dict[Split, Dataset[Any]]:
         """Lists and divides the files."""
         rest = self._folder("train", self._plain)
-        splits: dict[Split, Dataset[Any]]
-        splits = {name: Items(rest, index) for name, index in self.parts(len(rest)).items()}
-        test = rest if "test" in splits else self._folder("val", self._plain)
+        parts = self.parts(len(rest))
+        test = rest if "test" in parts else self._folder("val", self._plain)
         self.class_names, self.num_classes = rest.classes, len(rest.classes)
         if rest.classes != test.classes or self.given_classes not in (None, self.num_classes):
             raise ValueError(
@@ -70,7 +67,7 @@ class ImageFolder(SplitDataModule):
                 f"classes and {self.root}/val {len(test.classes)}; they must be the same and as "
                 "many as num_classes"
             )
-        return {"test": Items(test), **splits}
+        return {"test": Items(test), **{name: Items(rest, i) for name, i in parts.items()}}
 
     def dataset(self, split: Split, training: bool) -> Dataset[Any]:
         """A split, augmented when `training`."""

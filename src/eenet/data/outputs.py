@@ -142,12 +142,9 @@ class OutputsData(L.LightningDataModule):
         if not 0 < holdout < 1:
             raise ValueError(f"holdout={holdout} must be a fraction between 0 and 1")
         self.paths = {"fit": fit, "test": test}
-        self.holdout = holdout
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.split_seed = split_seed
-        self.costs = costs
-        self.cost_matrix = cost_matrix
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.holdout, self.split_seed = holdout, split_seed
+        self.costs, self.cost_matrix = costs, cost_matrix
         self._loaded: dict[str, ExitOutputs] = {}
 
     def outputs(self, name: str) -> ExitOutputs:

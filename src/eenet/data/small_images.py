@@ -41,13 +41,7 @@ class Digits(TensorImageDataModule):
         batch_size: int = 64,
         **settings: Any,
     ) -> None:
-        super().__init__(
-            val_size=val_size,
-            crop_padding=crop_padding,
-            flip=False,
-            batch_size=batch_size,
-            **settings,
-        )
+        super().__init__(val_size, crop_padding, flip=False, batch_size=batch_size, **settings)
         self.test_size = test_size
 
     def load(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -72,7 +66,7 @@ class SmallImages(TensorImageDataModule):
         **settings: Those of `TensorImageDataModule`.
 
     Raises:
-        FileNotFoundError: At set-up, if `root` holds neither form and nothing may be downloaded.
+        FileNotFoundError: At set-up, if `root` holds neither form, or damaged files.
     """
 
     image_size = 32
@@ -100,16 +94,11 @@ class SmallImages(TensorImageDataModule):
     def _from_torchvision(self, train: bool) -> tuple[Tensor, Tensor]:
         try:
             data = self.torchvision_class(self.root, train=train, download=self.download)
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError, ValueError, EOFError, LookupError, OSError) as error:
             raise FileNotFoundError(
-                f"root={self.root!r} holds no *.parquet files and nothing that torchvision's "
-                f"{self.torchvision_class.__name__} reads. Give the folder of the data, or "
-                "download=true where there is internet."
-            ) from error
-        except (AssertionError, ValueError, EOFError, LookupError, OSError) as error:
-            raise ValueError(
-                f"root={self.root!r}: the files of {self.torchvision_class.__name__} are damaged, "
-                f"get them anew ({error})"
+                f"root={self.root!r} holds no *.parquet files and no complete files that "
+                f"torchvision's {self.torchvision_class.__name__} reads ({error}). Give the folder "
+                "of the data, get damaged files anew, or download=true where there is internet."
             ) from error
         images = torch.as_tensor(data.data)
         images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2)

@@ -52,8 +52,7 @@ class SplitDataModule(L.LightningDataModule, ABC):
         if test_size:
             self.sizes["test"] = test_size
         self.split_seed = split_seed
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers = num_workers
         self.predict_split: Split = predict_split
         self._splits: dict[Split, Dataset[Any]] = {}

@@ -73,9 +73,8 @@ class TensorImageDataModule(SplitDataModule):
     def encode(self, raw: Sequence[Image.Image]) -> Tensor:
         """Images of any size and colour as the network takes them, `[B, C, H, W]` float32."""
         mode, size = ("L" if len(self.mean) == 1 else "RGB"), (self.image_size,) * 2
-        return self.normalise(
-            torch.stack([pil_to_tensor(image.convert(mode).resize(size)) for image in raw])
-        )
+        images = [pil_to_tensor(image.convert(mode).resize(size)) for image in raw]
+        return self.normalise(torch.stack(images))
 
     def on_after_batch_transfer(
         self, batch: tuple[Tensor, Tensor], dataloader_idx: int

@@ -77,8 +77,7 @@ class TextClassification(SplitDataModule):
     def read(self) -> dict[Split, Dataset[Any]]:
         """Reads, tokenises and divides the texts."""
         rest = self._load("train")
-        splits: dict[Split, Dataset[Any]]
-        splits = {name: rest.select(i) for name, i in self.parts(len(rest)).items()}
+        splits: dict[Split, Any] = {s: rest.select(i) for s, i in self.parts(len(rest)).items()}
         held_out, alone = "test" in splits, self.test is None and is_one_table(self.train)
         if held_out != alone:
             raise ValueError(

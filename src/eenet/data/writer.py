@@ -24,24 +24,20 @@ class OutputsWriter:
 
     Args:
         path: The file to be.
+        position: Position of the first sample to be written.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path, self.partial = Path(path), _partial(path)
+    def __init__(self, path: str | Path, position: int = 0) -> None:
+        self.path, self.partial, self.position = Path(path), _partial(path), position
         with self.partial.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length))
         header.pop("__metadata__")
-        self._arrays = {
-            name: np.memmap(
-                self.partial,
-                dtype=f"{entry['dtype'][0].lower()}{int(entry['dtype'][1:]) // 8}",
-                mode="r+",
-                offset=8 + length + entry["data_offsets"][0],
-                shape=tuple(entry["shape"]),
-            )
-            for name, entry in header.items()
-        }
+        self._arrays: dict[str, np.memmap] = {}
+        for name, entry in header.items():
+            dtype = f"{entry['dtype'][0].lower()}{int(entry['dtype'][1:]) // 8}"
+            offset, shape = 8 + length + entry["data_offsets"][0], tuple(entry["shape"])
+            self._arrays[name] = np.memmap(self.partial, dtype, "r+", offset, shape)
 
     @classmethod
     def lay_out(
@@ -84,23 +80,14 @@ class OutputsWriter:
         writer._arrays["costs"][:] = fields["costs"]
         return writer
 
-    def write(self, start: int, batch: dict[str, Tensor]) -> int:
-        """Writes samples from the position `start` on.
-
-        Args:
-            start: Position of the batch's first sample.
-            batch: Fields of `ExitOutputs`, each with the sample as its first dimension.
-
-        Returns:
-            The position behind the batch.
-        """
-        stop = start + len(next(iter(batch.values())))
+    def write(self, batch: dict[str, Tensor]) -> None:
+        """Writes the next samples: fields of `ExitOutputs`, the sample their first dimension."""
+        start, self.position = self.position, self.position + len(next(iter(batch.values())))
         for name, value in batch.items():
             if name in _BY_SAMPLE:
-                self._arrays[name][start:stop] = value.numpy()
+                self._arrays[name][start : self.position] = value.numpy()
             else:
-                self._arrays[name][:, start:stop] = value.transpose(0, 1).numpy()
-        return stop
+                self._arrays[name][:, start : self.position] = value.transpose(0, 1).numpy()
 
     def flush(self) -> None:
         """Puts what this process wrote on disk."""

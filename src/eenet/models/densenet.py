@@ -65,13 +65,8 @@ class DenseNet(MultiExitNetwork):
             if number in exits:
                 stages.append(nn.Sequential(*stage))
                 convs = 0 if number == exits[-1] else head_convs
-                heads.append(
-                    nn.Sequential(
-                        nn.BatchNorm2d(channels),
-                        nn.ReLU(inplace=True),
-                        image_head(channels, num_classes, convs),
-                    )
-                )
+                norm = (nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+                heads.append(nn.Sequential(*norm, image_head(channels, num_classes, convs)))
                 stage = []
         super().__init__(stages, heads, num_classes)
         initialise(self, "fan_in")

@@ -10,7 +10,8 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from eenet.models.base import MultiExitNetwork, check_exits
 from eenet.models.layers import conv_block, image_head
 
-_BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+_BLOCKS = {"basic": (BasicBlock, 2), "bottleneck": (Bottleneck, 3)}
+"""Of each kind, with how many layers."""
 
 
 class CifarResNet(MultiExitNetwork):
@@ -48,15 +49,12 @@ class CifarResNet(MultiExitNetwork):
         widths: tuple[int, int, int] = (16, 32, 64),
         head_convs: int = 0,
     ) -> None:
-        layers_per_group = 3 * 2 if block == "basic" else 3 * 3
-        per_group, rest = divmod(depth - 2, layers_per_group)
+        block_class, layers = _BLOCKS[block]
+        per_group, rest = divmod(depth - 2, 3 * layers)
         if rest or per_group < 1:
-            raise ValueError(
-                f"depth={depth} fits no {block} ResNet: it must be {layers_per_group}n + 2"
-            )
+            raise ValueError(f"depth={depth} fits no {block} ResNet: it must be {3 * layers}n + 2")
         exits = check_exits(exits, 3 * per_group)
 
-        block_class = _BLOCKS[block]
         stages: list[nn.Module] = []
         heads: list[nn.Module] = []
         stage: list[nn.Module] = [conv_block(in_channels, widths[0], 3)]
@@ -87,8 +85,7 @@ def _residual(
     out = width * block.expansion
     project = None
     if stride != 1 or channels != out:
-        project = nn.Sequential(
-            nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out)
-        )
+        conv = nn.Conv2d(channels, out, 1, stride, bias=False)
+        project = nn.Sequential(conv, nn.BatchNorm2d(out))
     residual: nn.Module = block(channels, width, stride, project)
     return residual

@@ -1,6 +1,7 @@
 """Transformer encoders for text classification with exits after chosen layers."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -60,10 +61,8 @@ class TransformerEncoder(MultiExitNetwork):
             )
         layers = (model.transformer if kind == "distilbert" else model.encoder).layer
         exits = check_exits(exits, len(layers))
-        stages: list[nn.Module] = [
-            _Layers(layers[start:end], model.config)
-            for start, end in zip([0, *exits], exits, strict=False)
-        ]
+        parts = [layers[start:end] for start, end in pairwise([0, *exits])]
+        stages: list[nn.Module] = [_Layers(part, model.config) for part in parts]
         # In the first stage, so that the embeddings count as a cost of the first exit.
         stages[0] = nn.Sequential(_Embeddings(model.embeddings, model.config), stages[0])
         heads = [_Head(model.config, num_classes, dropout, pooling) for _ in exits]

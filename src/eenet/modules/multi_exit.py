@@ -87,9 +87,8 @@ class MultiExitModule(StageModule):
             net.stages.requires_grad_(False)
             net.heads[-1].requires_grad_(False)
             self.train()
-        self.register_buffer(
-            "weights", losses.exit_weights(exit_weights, net.num_exits), persistent=False
-        )
+        weights = losses.exit_weights(exit_weights, net.num_exits)
+        self.register_buffer("weights", weights, persistent=False)
         self.distill_weight = distill_weight
         self.distill_temperature = distill_temperature
         self.distill_from = distill_from

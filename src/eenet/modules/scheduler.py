@@ -151,9 +151,7 @@ class SchedulerModule(StageModule):
         """Sets the thresholds, as for `test`."""
         self.on_test_start()
 
-    def predict_step(
-        self, batch: OutputsBatch, batch_idx: int
-    ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    def predict_step(self, batch: OutputsBatch, batch_idx: int) -> dict[str, tuple[Tensor, ...]]:
         """Exits, predictions and costs of each policy, `[M, B]` each, for the M budgets."""
         answers = batch.evidence.prediction
         return {

@@ -337,7 +337,8 @@ def test_a_stage_costs_no_later_layer() -> None:
         (lambda: MSDNet(prune="all"), "prune='all'"),  # type: ignore[arg-type]
         (lambda: MSDNet(stem="tiny"), "stem='tiny'"),  # type: ignore[arg-type]
         (lambda: TorchvisionBackbone("resnet5"), "name='resnet5'"),
-        (lambda: TorchvisionBackbone("resnet18", ["layer9"]), "no module 'layer9'.*'layer4'"),
+        (lambda: TorchvisionBackbone("resnet18", ["layer9"]), r"exits=\['layer9'\].*'layer4'"),
+        (lambda: TorchvisionBackbone("resnet18", ["layer2.9"]), r"exits=.*'layer2\.1', 'layer3'"),
         (lambda: TorchvisionBackbone("resnet18", ["layer2", "layer1"]), "exits=.*in this order"),
         (lambda: TorchvisionBackbone("resnet18", ["layer1", "layer1.0"]), "exits=.*inside another"),
         (lambda: TorchvisionBackbone("resnet18", ["fc"]), "exits=.*before the classifier"),

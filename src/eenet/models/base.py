@@ -106,8 +106,7 @@ def narrow(state: State, keep: Tensor) -> State:
 def join(states: Sequence[State]) -> State:
     """Puts the samples of several states of one form into one state, in order."""
     return pytree.tree_map(
-        lambda first, *rest: torch.cat([first, *rest]) if isinstance(first, Tensor) else first,
-        *states,
+        lambda *leaves: torch.cat(leaves) if isinstance(leaves[0], Tensor) else leaves[0], *states
     )
 
 

@@ -76,8 +76,7 @@ class _Stage(nn.Module):
 
     def __init__(self, transition: nn.ModuleList, stage: nn.Module) -> None:
         super().__init__()
-        self.transition = transition
-        self.stage = stage
+        self.transition, self.stage = transition, stage
 
     def forward(self, branches: _Branches) -> _Branches:
         # As in the authors' code, what changes shape comes from the coarsest branch.

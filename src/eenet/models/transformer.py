@@ -126,8 +126,7 @@ class _Layers(nn.Module):
 
     def __init__(self, layers: nn.ModuleList, config: Any) -> None:
         super().__init__()
-        self.layers = layers
-        self.config = config
+        self.layers, self.config = layers, config
 
     def forward(self, state: _State) -> _State:
         from transformers.masking_utils import create_bidirectional_mask

@@ -89,9 +89,8 @@ class MultiExitModule(StageModule):
             self.train()
         weights = losses.exit_weights(exit_weights, net.num_exits)
         self.register_buffer("weights", weights, persistent=False)
-        self.distill_weight = distill_weight
+        self.distill_weight, self.distill_from = distill_weight, distill_from
         self.distill_temperature = distill_temperature
-        self.distill_from = distill_from
         self.metrics: Any = nn.ModuleDict()
         for split in ("train", "val", "test"):
             metrics = nn.ModuleList(self.metric() for _ in range(net.num_exits))

@@ -51,8 +51,7 @@ class SchedulerModule(StageModule):
         if not budgets or budgets != sorted(set(budgets)):
             raise ValueError(f"budgets={budgets} must be one or more increasing numbers")
         self.policies: Any = nn.ModuleDict(dict(zip(labels, policies, strict=True)))
-        self.budgets = budgets
-        self.budget_unit = budget_unit
+        self.budgets, self.budget_unit = budgets, budget_unit
         self.curves: Any = nn.ModuleDict()
         self.rules: dict[str, list[Rule]] = {}
         self._held_out: dict[str, Tensor | int] = {}

@@ -73,7 +73,6 @@ class MultiExitModule(StageModule):
             )
         self.net = net
         self.outputs_dtype: torch.dtype = getattr(torch, outputs_dtype)
-        self.heads_only = heads_only
         if heads_only and net.num_exits < 2:
             raise ValueError("heads_only=true: the network has no early exit")
         if start_from is not None:
@@ -83,10 +82,9 @@ class MultiExitModule(StageModule):
                 "heads_only=true would keep a last exit that was never trained: give start_from, "
                 "or a network with pretrained weights for these classes"
             )
-        if heads_only:
-            net.stages.requires_grad_(False)
-            net.heads[-1].requires_grad_(False)
-            self.train()
+        self._frozen = [net.stages, net.heads[-1]] if heads_only else []
+        for module in self._frozen:
+            module.requires_grad_(False).eval()
         weights = losses.exit_weights(exit_weights, net.num_exits)
         self.register_buffer("weights", weights, persistent=False)
         self.distill_weight, self.distill_from = distill_weight, distill_from
@@ -109,9 +107,8 @@ class MultiExitModule(StageModule):
     def train(self, mode: bool = True) -> Self:
         """Sets training mode, in which what is frozen stays in evaluation mode."""
         super().train(mode)
-        if self.heads_only:
-            self.net.stages.eval()
-            self.net.heads[-1].eval()
+        for module in self._frozen:
+            module.eval()
         return self
 
     def metric(self) -> Metric:
@@ -128,9 +125,8 @@ class MultiExitModule(StageModule):
         logits, loss = self._shared_step(batch, "train")
         max_epochs = self.trainer.max_epochs or 1
         if self.distill_weight and self.current_epoch >= self.distill_from * max_epochs:
-            loss = loss + self.distill_weight * losses.self_distillation(
-                logits, self.weights, self.distill_temperature
-            )
+            pull = losses.self_distillation(logits, self.weights, self.distill_temperature)
+            loss = loss + self.distill_weight * pull
         return loss
 
     def validation_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:

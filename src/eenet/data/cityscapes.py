@@ -12,14 +12,12 @@ from torchvision import datasets, tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from eenet.data.image_folder import MEAN, STD
+from eenet.data.image_folder import NORMALISE
 from eenet.data.splits import Items, Split, SplitDataModule, split_indices
 
 CLASSES = [c for c in datasets.Cityscapes.classes if 0 <= c.train_id < 255]
 _TRAIN_IDS = torch.full((256,), 255)
 _TRAIN_IDS[[c.id for c in CLASSES]] = torch.tensor([c.train_id for c in CLASSES])
-_TO_FLOAT = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
-_NORMALISE = v2.Compose([_TO_FLOAT, v2.Normalize(MEAN, STD)])
 
 
 class Cityscapes(SplitDataModule):
@@ -61,7 +59,7 @@ class Cityscapes(SplitDataModule):
         self.root, self.image_size, self.rescale = root, image_size, rescale
         self.val_from, self.test = val_from, test_from
         cut = v2.RandomCrop(crop, pad_if_needed=True, fill={tv_tensors.Mask: 255, "others": 0})
-        self._change = v2.Compose([cut, v2.RandomHorizontalFlip(), _NORMALISE])
+        self._change = v2.Compose([cut, v2.RandomHorizontalFlip(), NORMALISE])
 
     def read(self) -> dict[Split, Dataset[Any]]:
         """Lists and divides the files."""
@@ -82,7 +80,7 @@ class Cityscapes(SplitDataModule):
         """Images of one size as the network takes them, `[B, 3, h, w]` float32."""
         images = [F.to_image(image.convert("RGB")) for image in raw]
         size = list(self.image_size or images[0].shape[-2:])
-        return torch.stack([_NORMALISE(F.resize(image, size)) for image in images])
+        return torch.stack([NORMALISE(F.resize(image, size)) for image in images])
 
     def _read(self, image: Image.Image, ids: Image.Image, training: bool) -> Any:
         labels = tv_tensors.Mask(_TRAIN_IDS[F.pil_to_tensor(ids)[0].long()])

@@ -8,13 +8,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision import datasets
+from torchvision import datasets, tv_tensors
 from torchvision.transforms import v2
 
 from eenet.data.splits import Items, Split, SplitDataModule
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 """Of ImageNet's pixels per channel, on [0, 1]."""
+_TO_FLOAT = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
+NORMALISE = v2.Compose([v2.ToImage(), _TO_FLOAT, v2.Normalize(MEAN, STD)])
 
 
 class ImageFolder(SplitDataModule):
@@ -50,10 +52,9 @@ class ImageFolder(SplitDataModule):
     ) -> None:
         super().__init__(**settings)
         self.root, self.given_classes = root, num_classes
-        last = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-        change = [v2.RandomResizedCrop(image_size), v2.RandomHorizontalFlip()]
-        self._augmented = v2.Compose([*change, *last])
-        self._plain = v2.Compose([v2.Resize(resize), v2.CenterCrop(image_size), *last])
+        crop = v2.RandomResizedCrop(image_size)
+        self._augmented = v2.Compose([crop, v2.RandomHorizontalFlip(), NORMALISE])
+        self._plain = v2.Compose([v2.Resize(resize), v2.CenterCrop(image_size), NORMALISE])
 
     def read(self) -> dict[Split, Dataset[Any]]:
         """Lists and divides the files."""

@@ -146,9 +146,7 @@ class SchedulerModule(StageModule):
         for label, exits in self._decide(batch).items():
             self.curves[label].update(exits, batch.costs, batch.quality, batch.confusion)
 
-    def on_predict_start(self) -> None:
-        """Sets the thresholds, as for `test`."""
-        self.on_test_start()
+    on_predict_start = on_test_start
 
     def predict_step(self, batch: OutputsBatch, batch_idx: int) -> dict[str, tuple[Tensor, ...]]:
         """Exits, predictions and costs of each policy, `[M, B]` each, for the M budgets."""

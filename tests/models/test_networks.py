@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from eenet import losses
 from eenet.costs import count_macs, measure_costs
+from eenet.lightning_cli import stage_parser
 from eenet.models import (
     CifarResNet,
     DenseNet,
@@ -358,6 +359,17 @@ def test_a_stage_costs_no_later_layer() -> None:
 def test_bad_arguments_are_named(make: Callable[[], MultiExitNetwork], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("net", ["TorchvisionBackbone", "HRNet"])
+def test_the_flag_null_takes_random_weights(net: str) -> None:
+    name = {"HRNet": "hrnet_w18_small", "TorchvisionBackbone": "resnet18"}[net]
+    args = ["--model=eenet.modules.multi_exit.MultiExitModule", f"--model.net=eenet.models.{net}"]
+    args += [f"--model.net.name={name}", "--model.net.weights=DEFAULT", "--model.net.weights=null"]
+    config = stage_parser().parse_args([*args, "--data=eenet.data.Digits"])
+    with torch.device("meta"):
+        module = stage_parser().instantiate(config).model
+    assert not module.net.trained
 
 
 def test_long_sentences_are_named() -> None:

@@ -47,13 +47,13 @@ def test_each_sample_is_counted_where_it_leaves(run, found, label):
     assert policy["shares"][i].tolist() == pytest.approx([x / 300 for x in left])
     quality = [g / x for g, x in zip(good, left, strict=True)]
     assert policy["exit_quality"][i].tolist() == pytest.approx(quality)
-    assert float(policy["quality"][i]) == pytest.approx(sum(good) / 300)
-    assert float(policy["cost"][i]) == pytest.approx(cost / 300)
+    curve = found["curves"][label]
+    assert float(curve["quality"][i]) == pytest.approx(sum(good) / 300)
+    assert float(curve["cost"][i]) == pytest.approx(cost / 300)
     torch.testing.assert_close(policy["right"][i].float(), right)
     torch.testing.assert_close(policy["wrong"][i].float(), wrong)
     share = classes / classes.sum(1, keepdim=True)
     torch.testing.assert_close(policy["classes"][i].float(), share[found["class_order"]])
-    curve = found["curves"][label]
     assert float(curve["low"][i]) < sum(good) / 300 < float(curve["high"][i])
 
 

@@ -34,18 +34,14 @@ def reliability(outputs: ExitOutputs) -> list[dict[str, Any]]:
         right = (evidence.prediction == outputs.labels).double()
     else:
         return []
-    return [_diagram(*pair) for pair in zip(confidence, right, strict=True)]
+    weights = torch.ones_like(right), confidence, right
+    count, sure, hit = (bars(confidence, weight, _BINS) for weight in weights)
+    error = (sure - hit).abs().sum(1) / right.shape[1]
+    fields = zip(sure / count, hit / count, count, error.tolist(), strict=True)
+    return [dict(zip(("confidence", "right", "count", "ece"), own, strict=True)) for own in fields]
 
 
-def _diagram(confidence: Tensor, right: Tensor) -> dict[str, Any]:
-    bins = (confidence * _BINS).long().clamp_max(_BINS - 1)
-    empty = torch.zeros(_BINS, dtype=torch.float64)
-    count = empty.scatter_add(0, bins, torch.ones_like(right))
-    sums = [empty.scatter_add(0, bins, values) for values in (confidence, right)]
-    error = (sums[0] - sums[1]).abs().sum() / len(right)
-    return {
-        "confidence": sums[0] / count,
-        "right": sums[1] / count,
-        "count": count,
-        "ece": float(error),
-    }
+def bars(places: Tensor, weights: Tensor, bins: int) -> Tensor:
+    """Histogram `[E, bins]` of places `[E, N]` in [0, 1], each counted with its weight."""
+    empty = torch.zeros(len(places), bins, dtype=torch.float64)
+    return empty.scatter_add(1, (places * bins).long().clamp_max(bins - 1), weights)

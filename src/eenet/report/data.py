@@ -1,6 +1,6 @@
 """What the report shows, as plain numbers: exit outputs and fitted policies in, a dict out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -8,13 +8,13 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from eenet import metrics as m
-from eenet.report.calibration import reliability
+from eenet.report.calibration import bars, reliability
 from eenet.report.importance import importance
 from eenet.report.promises import control_track, promises
 from eenet.scheduling import EENetPlus, ExitOutputs, Policy, Rule
 from eenet.scheduling.evidence import Evidence
 from eenet.scheduling.learned import LearnedPolicy
-from eenet.scheduling.policy import score_exits
+from eenet.scheduling.policy import scores_of
 from eenet.scheduling.thresholds import at_exits, first_exit
 
 BINS = 25
@@ -42,7 +42,7 @@ class Decided(NamedTuple):
     """Fractions of the full network's cost."""
     rules: list[Rule]
     scores: list[Tensor]
-    """`[E, N]` behind each rule; a policy with one fit for all budgets has but one."""
+    """`[E, N]` behind each rule."""
     exits: Tensor
     """`[M, N]`, from 0."""
 
@@ -61,13 +61,9 @@ def decide(policy: Policy, run: Run, evidence: Evidence) -> Decided:
     if not isinstance(policy, LearnedPolicy):
         budgets = sorted({*budgets, *torch.linspace(start, 1, _STOPS).tolist()})
     rules = [policy.at(budget * full) for budget in budgets]
-    scores: dict[Any, Tensor] = {}
-    for rule in rules:
-        if rule.scorer not in scores:
-            scores[rule.scorer] = score_exits(rule.scorer, evidence)
-    behind = [scores[rule.scorer] for rule in rules]
-    exits = [first_exit(s, rule.thresholds) for s, rule in zip(behind, rules, strict=True)]
-    return Decided(budgets, rules, behind, torch.stack(exits))
+    scores = scores_of(rules, evidence)
+    exits = [first_exit(s, rule.thresholds) for s, rule in zip(scores, rules, strict=True)]
+    return Decided(budgets, rules, scores, torch.stack(exits))
 
 
 def report_data(runs: Sequence[Run]) -> dict[str, Any]:
@@ -86,39 +82,36 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
         each exit; "importance" of the scheduler's inputs; "control" and "promises". Costs are
         fractions of the full network's, exits count from 0.
     """
-    details: list[dict[str, Any]] = []
-    bounds: list[list[Tensor]] = []
-    exits: list[tuple[Tensor, Tensor]] = []
-    start = max(float(run.test.mean_costs[0] / run.test.mean_costs[-1]) for run in runs)
-    grid = sorted({*torch.linspace(start, 1, _STOPS).tolist(), *runs[0].budgets})
-    for run in runs:
-        costs = (run.test.costs / run.test.mean_costs[-1]).double()
-        reached = run.test.answer_quality().double()
-        at = torch.tensor(grid, dtype=torch.float64)
-        curves = m.random_curve(costs, reached), m.oracle_curve(costs, reached)
-        exits.append((costs.reshape(len(costs), -1).mean(1), reached.mean(1)))
-        bounds.append([m.quality_at(*curve, at.clamp_min(curve[0].min())) for curve in curves])
-        evidence = run.test.evidence()
-        decided = {label: decide(policy, run, evidence) for label, policy in run.policies.items()}
-        if not details:
-            first, first_reached, first_costs = decided, reached, costs
-        details.append(
-            {name: _curve(d, costs, reached, len(runs) == 1) for name, d in decided.items()}
-        )
-    run, labels = runs[0], list(runs[0].policies)
-    reference = next((x for x in labels if isinstance(run.policies[x], EENetPlus)), labels[0])
+    run = runs[0]
+    reference = next((x for x, p in run.policies.items() if isinstance(p, EENetPlus)), None)
+    reference = reference or next(iter(run.policies))
+    labels = list(dict.fromkeys([reference, *run.policies]))
     budget = run.budgets[nearest(run.budgets, 0.5)]
+    costs = [(run.test.costs / run.test.mean_costs[-1]).double() for run in runs]
+    quality = [run.test.answer_quality().double() for run in runs]
+    pairs = list(zip(costs, quality, strict=True))
+    means = [(cost.reshape(len(cost), -1).mean(1), reached.mean(1)) for cost, reached in pairs]
+    exit_costs, exit_quality = (torch.stack(x).mean(0) for x in zip(*means, strict=True))
+    start = max(float(cost[0]) for cost, _ in means)
+    grid = sorted({*torch.linspace(start, 1, _STOPS).tolist(), *run.budgets})
+    decided = []
+    for each in runs:
+        evidence = each.test.evidence()
+        decided.append({label: decide(each.policies[label], each, evidence) for label in labels})
+
+    def bound(curve: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        points = (curve(*pair) for pair in pairs)
+        at = torch.tensor(grid, dtype=torch.float64)
+        return torch.stack([m.quality_at(x, y, at.clamp_min(x.min())) for x, y in points]).mean(0)
+
+    policies = {label: _details(own, *pairs[0]) for label, own in decided[0].items()}
     weights, order = _class_weights(run.test), None
-    policies = {}
-    for label in [reference, *(label for label in labels if label != reference)]:
-        policies[label] = _details(first[label], first_costs, first_reached)
-        if weights is not None:
-            left = _class_shares(first[label].exits, weights, run.test.num_exits)
+    if weights is not None:
+        for label, own in decided[0].items():
+            left = _class_shares(own.exits, weights, run.test.num_exits)
             if order is None:
-                order = _ordered_classes(left[nearest(first[label].budgets, budget)])
+                order = _ordered_classes(left[nearest(own.budgets, budget)])
             policies[label]["classes"] = left[:, order]
-    floor, oracle = (torch.stack(curve).mean(0) for curve in zip(*bounds, strict=True))
-    exit_costs, exit_quality = (torch.stack(x).mean(0) for x in zip(*exits, strict=True))
     return {
         "runs": len(runs),
         "samples": run.test.num_samples,
@@ -130,16 +123,16 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
         "budget": budget,
         "budgets": run.budgets,
         "grid": grid,
-        "floor": floor,
-        "oracle": oracle,
-        "curves": {label: _over_runs([d[label] for d in details]) for label in policies},
+        "floor": bound(m.random_curve),
+        "oracle": bound(m.oracle_curve),
+        "curves": {label: _curve([d[label] for d in decided], pairs) for label in labels},
         "policies": policies,
         "class_order": order,
         "reliability": reliability(run.test),
         "importance": importance(run.policies, run.test, budget * run.val.mean_costs[-1].item()),
         "control": control_track(run.policies[reference], run.test, budget),
         "promises": promises(run.policies[reference], run.test, run.cal, run.budgets),
-        "decided": {label: d.exits for label, d in first.items()},
+        "decided": {label: own.exits for label, own in decided[0].items()},
     }
 
 
@@ -154,29 +147,21 @@ def nearest(budgets: list[float], budget: float) -> int:
     return min(range(len(budgets)), key=lambda i: abs(budgets[i] - budget))
 
 
-def _curve(decided: Decided, costs: Tensor, quality: Tensor, bootstrap: bool) -> dict[str, Any]:
-    samples = at_exits(quality, decided.exits)
-    curve = {
-        "budget": torch.tensor(decided.budgets, dtype=torch.float64),
-        "cost": at_exits(costs, decided.exits).mean(1),
-        "quality": samples.mean(1),
-    }
-    if bootstrap:
-        interval = m.paired_difference(samples, torch.zeros_like(samples))
-        curve |= {"low": interval.low.clamp_min(0), "high": interval.high.clamp_max(1)}
-    return curve
-
-
-def _over_runs(curves: list[dict[str, Any]]) -> dict[str, Any]:
-    """The mean of several runs' curves, with Student's intervals."""
-    if len(curves) == 1:
-        return curves[0]
-    stacked = {name: torch.stack([curve[name] for curve in curves]) for name in curves[0]}
-    quality, count = stacked["quality"], len(curves)
-    reach = float(student.ppf(0.975, count - 1)) * quality.std(0) / count**0.5
-    mean = {name: values.mean(0) for name, values in stacked.items()}
-    low, high = mean["quality"] - reach, mean["quality"] + reach
-    return mean | {"low": low.clamp_min(0), "high": high.clamp_max(1)}
+def _curve(decided: list[Decided], pairs: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    """A policy's curve as the mean of its runs, by the costs and quality of each."""
+    exits = [own.exits for own in decided]
+    spent = [at_exits(c, e).mean(1) for e, (c, _) in zip(exits, pairs, strict=True)]
+    reached = [at_exits(q, e) for e, (_, q) in zip(exits, pairs, strict=True)]
+    each = torch.stack([samples.mean(1) for samples in reached])
+    mean, count = each.mean(0), len(each)
+    if count == 1:
+        _, low, high = m.paired_difference(reached[0], torch.zeros_like(reached[0]))
+    else:
+        reach = float(student.ppf(0.975, count - 1)) * each.std(0) / count**0.5
+        low, high = mean - reach, mean + reach
+    curve = {"cost": torch.stack(spent).mean(0), "quality": mean}
+    curve |= {"low": low.clamp_min(0), "high": high.clamp_max(1)}
+    return {"budget": decided[0].budgets, **curve}
 
 
 def _details(decided: Decided, costs: Tensor, quality: Tensor) -> dict[str, Any]:
@@ -192,20 +177,15 @@ def _details(decided: Decided, costs: Tensor, quality: Tensor) -> dict[str, Any]
         everything = early.flatten().sort().values
         count = max(len(everything), 1)
         ranks = torch.searchsorted(everything, early).double() / count
-        bins = (ranks * BINS).long().clamp_max(BINS - 1)
         cut = torch.searchsorted(everything, rule.thresholds[:-1].contiguous()).double() / count
         # Who reaches the exit at this budget.
         there = (exits >= torch.arange(len(early))[:, None]).double()
         good = quality[:-1] * there
-        empty = torch.zeros(len(early), BINS, dtype=torch.float64)
-        right.append(empty.scatter_add(1, bins, good))
-        wrong.append(empty.scatter_add(1, bins, there - good))
+        right.append(bars(ranks, good, BINS))
+        wrong.append(bars(ranks, there - good, BINS))
         thresholds.append(cut)
     return {
         "budget": decided.budgets,
-        "expected": [rule.cost for rule in decided.rules],
-        "cost": curve.cost,
-        "quality": curve.quality,
         "shares": curve.shares,
         "exit_quality": curve.exit_quality,
         "thresholds": torch.stack(thresholds),

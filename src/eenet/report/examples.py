@@ -1,7 +1,5 @@
 """Test samples as a reader sees them: images, sentences, street scenes with their masks."""
 
-import base64
-import io
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,8 @@ from eenet.scheduling import ExitOutputs
 
 _EACH = 4
 """Samples taken for each exit at each of three budgets."""
-_SIDE = 160
-"""Longest side of a thumbnail, in pixels."""
+_SIDE = 160, 160
+"""Longest sides of a thumbnail, in pixels."""
 _LETTERS = 240
 """Longest text."""
 # The usual colours of Cityscapes; unlabelled pixels are black.
@@ -56,7 +54,7 @@ def examples(folder: str | Path, outputs: ExitOutputs, positions: Tensor) -> dic
 
     Returns:
         "examples", for each its "text", or an "image" with a "mask" of the labels and "answers"
-        (masks of each exit) for scenes; images are data URIs. "classes", their names. "missing"
+        (masks of each exit) for scenes, all thumbnails. "classes", their names. "missing"
         says why there are no examples, where the data cannot be read any more.
     """
     classes, samples, missing = None, [], None
@@ -90,15 +88,15 @@ def _images(folder: str | Path, data: Any, outputs: ExitOutputs, positions: Tens
     x, y = split[positions.tolist()]
     if outputs.labels is not None and not torch.equal(y.long(), outputs.labels[positions]):
         raise ValueError("the test data have other labels than when the outputs were collected")
-    samples: list[dict[str, Any]] = [{"image": _uri(_picture(image))} for image in x]
+    samples: list[dict[str, Any]] = [{"image": _picture(image)} for image in x]
     if isinstance(data, Cityscapes):
         net, _, _ = load_run(folder)
         with torch.inference_mode():
             for sample, image, labels in zip(samples, x, y, strict=True):
                 logits = net.eval()(image[None])
                 answers = [at_pixels(z, labels[None]).argmax(1)[0] for z in logits]
-                sample["mask"] = _uri(_mask(labels))
-                sample["answers"] = [_uri(_mask(answer)) for answer in answers]
+                sample["mask"] = _mask(labels)
+                sample["answers"] = [_mask(answer) for answer in answers]
     return samples
 
 
@@ -107,25 +105,13 @@ def _picture(image: Tensor) -> Image.Image:
     if image.dtype != torch.uint8:
         mean, std = torch.tensor([MEAN, STD])[..., None, None]
         image = ((image * std + mean).clamp(0, 1) * 255).round().byte()
-    return Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy())
+    picture = Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy())
+    picture.thumbnail(_SIDE, Image.Resampling.LANCZOS)
+    return picture
 
 
 def _mask(classes: Tensor) -> Image.Image:
     mask = Image.fromarray(classes.byte().numpy(), mode="P")
     mask.putpalette(_PALETTE + [0] * (768 - len(_PALETTE)))
+    mask.thumbnail(_SIDE, Image.Resampling.NEAREST)
     return mask
-
-
-def _uri(image: Image.Image) -> str:
-    """A thumbnail as a data URI: PNG for masks and tiny images, JPEG for photos."""
-    kind = "PNG" if image.mode == "P" or max(image.size) <= 64 else "JPEG"
-    resampling = Image.Resampling.NEAREST if image.mode == "P" else Image.Resampling.LANCZOS
-    image.thumbnail((_SIDE, _SIDE), resampling)
-    file = io.BytesIO()
-    image.save(file, kind, **({"quality": 80} if kind == "JPEG" else {"optimize": True}))
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def opened(uri: str) -> Image.Image:
-    """The image of a data URI."""
-    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")

@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from eenet.scheduling import EENet, EENetPlus, ExitOutputs, Policy
 from eenet.scheduling.inputs import CORE, exit_inputs
@@ -25,11 +24,11 @@ def importance(
 
     Returns:
         By label, "values" of each input, one for each exit (NaN where the exit has no such input),
-        their "kind" and a "note". Of EENet "weight": score weight times standard deviation of the
-        input, by class if there are few. Of EENet+ "spread": standard deviation of what a group of
-        inputs adds to the predicted gain of going on (per unit of doubt, before it is multiplied by
-        that) at the price paid at the budget. Inputs of a group are correlated and their
-        coefficients cancel, so single ones would mislead.
+        and a "note". Of EENet the score weight times the standard deviation of the input, by class
+        if there are few. Of EENet+ the standard deviation of what a group of inputs adds to the
+        predicted gain of going on (per unit of doubt, before it is multiplied by that) at the
+        price paid at the budget. Inputs of a group are correlated and their coefficients cancel,
+        so single ones would mislead.
     """
     found = {}
     for label, policy in policies.items():
@@ -44,27 +43,23 @@ def importance(
 def _eenet(policy: EENet, outputs: ExitOutputs, budget: float) -> dict[str, Any]:
     distance = (policy.budgets - budget).abs()
     m, classes, exits = int(distance.argmin()), outputs.num_classes, outputs.num_exits
-    names = ["max p", "1 - entropy", *(["vote"] if policy.vote else [])]
+    names = [f"p of class {c}" for c in range(classes)]
+    names = names if classes <= _NAMED else ["p of all classes"]
+    names += ["max p", "1 - entropy", *(["vote"] if policy.vote else [])]
+    names += [f"score at exit {k + 1}" for k in range(exits)]
     values: dict[str, list[float]] = {}
-
-    def put(name: str, k: int, value: Tensor) -> None:
-        values.setdefault(name, [math.nan] * exits)[k] = float(value)
-
     evidence, votes, past = outputs.evidence(), None, None
     for k in range(exits):
         _, past, votes, x = policy._exit(k, evidence.at(k), votes, past, slice(m, m + 1))
         unit: Any = policy.score[k]
-        weights = unit.weight[m, :, 0] * x[0].std(0)
-        if classes <= _NAMED:
-            for c in range(classes):
-                put(f"p of class {c}", k, weights[c])
-        else:  # of the whole group, as it may be large though each weight is small
-            put("p of all classes", k, (x[0, :, :classes] @ unit.weight[m, :classes, 0]).std())
-        rest = [*names, *(f"score at exit {j + 1}" for j in range(k if policy.past_scores else 0))]
-        for name, weight in zip(rest, weights[classes:], strict=True):
-            put(name, k, weight)
+        weights = unit.weight[m, :, 0]
+        shown = (weights * x[0].std(0)).tolist()
+        if classes > _NAMED:  # of the whole group, as it may be large though each weight is small
+            shown[:classes] = [float((x[0, :, :classes] @ weights[:classes]).std())]
+        for name, value in zip(names, shown, strict=False):  # no later exit's score
+            values.setdefault(name, [math.nan] * exits)[k] = value
     fitted = float(policy.budgets[m] / policy.costs[-1])
-    return {"kind": "weight", "values": values, "note": f"its fit for budget {fitted:.2f}"}
+    return {"values": values, "note": f"its fit for budget {fitted:.2f}"}
 
 
 def _eenet_plus(policy: EENetPlus, outputs: ExitOutputs, budget: float) -> dict[str, Any]:
@@ -82,7 +77,7 @@ def _eenet_plus(policy: EENetPlus, outputs: ExitOutputs, budget: float) -> dict[
     note = f"at a price of {float(prices[price]):.2g} per full cost"
     if threshold >= float(policy.switch):
         note += ", where a heuristic already decides"
-    return {"kind": "spread", "values": values, "note": note}
+    return {"values": values, "note": note}
 
 
 def _groups(classes: int, width: int) -> dict[str, slice]:

@@ -28,7 +28,7 @@ function drawRing(curve, i) {
   const { box, x, y } = D.axes;
   const part = (value, [low, high]) => (value - low) / (high - low);
   ring.setAttribute("cx", box[0] + (box[2] - box[0]) * part(curve.cost[i], x));
-  ring.setAttribute("cy", box[1] + (box[3] - box[1]) * part(100 * curve.quality[i], y));
+  ring.setAttribute("cy", box[1] + (box[3] - box[1]) * part(curve.quality[i], y));
 }
 
 function drawShares(shares) {

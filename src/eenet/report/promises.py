@@ -25,8 +25,8 @@ def control_track(policy: Policy, outputs: ExitOutputs, budget: float) -> dict[s
         budget: Fraction of the full network's cost.
 
     Returns:
-        "seen" samples, mean cost "controlled" and "fixed" so far, the control's "bound" on the
-        distance to the "budget", and the "point" it worked at, at up to 240 places of the stream.
+        "seen" samples, mean cost "controlled" and "fixed" so far and the control's "bound" on the
+        distance to the "budget", at up to 240 places of the stream.
     """
     if not isinstance(policy, EENetPlus):
         return None
@@ -35,10 +35,9 @@ def control_track(policy: Policy, outputs: ExitOutputs, budget: float) -> dict[s
     control = BudgetControl(budget * full, costs)
     scores = score_exits(policy, outputs.evidence())
     size = -(-samples // _BATCHES)
-    spent, points = [], []
+    spent = []
     for start in range(0, samples, size):
         part = scores[:, start : start + size]
-        points.append(control.u)
         exits = first_exit(part, policy.at_point(control.u).thresholds)
         own = outputs.costs if outputs.costs.dim() == 1 else outputs.costs[:, start : start + size]
         spent.append(at_exits(own, exits).double())
@@ -55,7 +54,6 @@ def control_track(policy: Policy, outputs: ExitOutputs, budget: float) -> dict[s
         "controlled": (torch.cat(spent).cumsum(0) / seen)[shown] / full,
         "fixed": (fixed.double().cumsum(0) / seen)[shown] / full,
         "bound": [control.bound(int(n) + 1, size) / full for n in shown],
-        "point": [points[int(n) // size] for n in shown],
     }
 
 

@@ -69,10 +69,24 @@ def print_table(table: Table) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
+def by_policy(rows: list[Row]) -> dict[str, list[Row]]:
+    """The rows of each policy."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["policy"], []).append(row)
+    return found
+
+
+def column(rows: list[Row], name: str) -> list[Any]:
+    """One value of each row."""
+    return [row[name] for row in rows]
+
+
 def to_csv(rows: list[Row]) -> str:
-    """The rows as CSV text."""
+    """The rows as CSV text, with the columns of all of them."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(text, list(names), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
@@ -80,21 +94,18 @@ def to_csv(rows: list[Row]) -> str:
 
 def rich_table(rows: list[Row], full_quality: float, measure: str) -> Table:
     """Budgets down, policies across: the measure in per cent, and the cost used in brackets."""
-    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    policies = by_policy(rows)
     table = Table(
         title=f"Test {measure} in % (cost used), by budget",
         caption=f"Costs are fractions of the full network, whose {measure} is {full_quality:.2%}.",
     )
-    table.add_column("budget", justify="right")
-    for policy in policies:
-        table.add_column(policy, justify="right")
-    for budget in dict.fromkeys(row["budget"] for row in rows):
-        here = {row["policy"]: row for row in rows if row["budget"] == budget}
-        best = max(row["quality"] for row in here.values())
+    for name in ("budget", *policies):
+        table.add_column(name, justify="right")
+    for here in zip(*policies.values(), strict=True):
+        best = max(column(list(here), "quality"))
         cells = []
-        for policy in policies:
-            row = here[policy]
+        for row in here:
             text = f"{100 * row['quality']:.1f} ({row['cost']:.3f})".replace("(0.", "(.")
             cells.append(f"[bold]{text}[/bold]" if row["quality"] == best else text)
-        table.add_row(f"{budget:.2f}", *cells)
+        table.add_row(f"{here[0]['budget']:.2f}", *cells)
     return table

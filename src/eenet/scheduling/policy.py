@@ -1,6 +1,7 @@
 """The one contract of exit policies: scores from what was seen so far, thresholds by budget."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -71,6 +72,18 @@ class Rule:
     def decide(self, evidence: Evidence) -> Tensor:
         """Exits `[N]` (int64, from 0) for the evidence of all exits."""
         return first_exit(score_exits(self.scorer, evidence), self.thresholds)
+
+
+def scores_of(rules: Sequence[Rule], evidence: Evidence) -> list[Tensor]:
+    """Scores `[E, N]` behind each rule; what several rules share scores the samples once."""
+    found = {scorer: score_exits(scorer, evidence) for scorer in {rule.scorer for rule in rules}}
+    return [found[rule.scorer] for rule in rules]
+
+
+def decide_all(rules: Sequence[Rule], evidence: Evidence) -> Tensor:
+    """Exits `[M, N]` (int64, from 0) that each of M rules chooses."""
+    scores = scores_of(rules, evidence)
+    return torch.stack([first_exit(s, r.thresholds) for s, r in zip(scores, rules, strict=True)])
 
 
 class Policy(nn.Module, ABC):

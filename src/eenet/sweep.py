@@ -15,6 +15,7 @@ from threading import Event
 from typing import Any, Literal
 
 from jsonargparse import auto_cli
+from jsonargparse.typing import PositiveInt
 from rich.table import Table
 
 from eenet.files import sha256, write_text
@@ -24,7 +25,7 @@ from eenet.sweep_file import Trial, command_of, read_sweep, trials
 
 def sweep(
     file: str,
-    jobs: int = 1,
+    jobs: PositiveInt = 1,
     count: int | None = None,
     seed: int = 0,
     method: Literal["grid", "random"] | None = None,
@@ -49,8 +50,6 @@ def sweep(
         FileNotFoundError: If there is no such file.
         ValueError: If it is no sweep file, or asks for what only W&B's server does.
     """
-    if jobs < 1:
-        raise ValueError(f"jobs={jobs} must be at least 1")
     config = read_sweep(file, method)
     folder = Path(output or f"runs/sweeps/{Path(file).stem}").absolute()
     chosen = [_Trial(folder, config, values) for values in trials(config, count, seed)]
@@ -169,8 +168,6 @@ def _metrics(folder: Path, name: str) -> dict[str, float]:
 def _gather(folder: Path, chosen: list[_Trial]) -> list[dict[str, Any]]:
     """Writes the table of all complete trials."""
     rows = [json.loads(trial.done.read_text()) for trial in chosen if trial.done.is_file()]
-    names = dict.fromkeys(name for row in rows for name in row)
-    rows = [{name: row.get(name) for name in names} for row in rows]
     if rows:
         write_text(folder / "sweep.csv", to_csv(rows))
     return rows

@@ -1,8 +1,9 @@
 """W&B's sweep files: which trials they ask for, and the command of each."""
 
 import itertools
-import math
 from collections.abc import Callable
+from inspect import signature
+from math import exp, inf, log
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,30 +16,27 @@ Trial = dict[str, Any]
 
 _PLAIN = {"name", "description", "project", "entity", "program", "command", "run_cap"}
 _NEEDED: dict[str, Any] = {"method": str, "metric": dict, "parameters": dict}
-# W&B's distributions: their settings (with defaults where there are any), and one draw.
-_DISTRIBUTIONS: dict[str, tuple[dict[str, Any], Callable[[Random, dict[str, Any]], Any]]] = {
-    "constant": ({"value": None}, lambda rng, p: p["value"]),
-    "categorical": ({"values": None}, lambda rng, p: rng.choice(p["values"])),
-    "int_uniform": ({"min": None, "max": None}, lambda rng, p: rng.randint(p["min"], p["max"])),
-    "uniform": ({"min": None, "max": None}, lambda rng, p: rng.uniform(p["min"], p["max"])),
-    "log_uniform_values": (
-        {"min": None, "max": None},
-        lambda rng, p: math.exp(rng.uniform(math.log(p["min"]), math.log(p["max"]))),
-    ),
-    "q_uniform": (
-        {"min": None, "max": None, "q": 1.0},
-        lambda rng, p: round(rng.uniform(p["min"], p["max"]) / p["q"]) * p["q"],
-    ),
-    "normal": ({"mu": 0.0, "sigma": 1.0}, lambda rng, p: rng.gauss(p["mu"], p["sigma"])),
+# W&B's distributions: one draw with their settings.
+_DISTRIBUTIONS: dict[str, Callable[..., Any]] = {
+    "constant": lambda rng, value: value,
+    "categorical": lambda rng, values: rng.choice(values),
+    "int_uniform": lambda rng, min, max: rng.randint(min, max),
+    "uniform": lambda rng, min, max: rng.uniform(min, max),
+    "log_uniform_values": lambda rng, min, max: exp(rng.uniform(log(min), log(max))),
+    "q_uniform": lambda rng, min, max, q=1.0: round(rng.uniform(min, max) / q) * q,
+    "normal": lambda rng, mu=0.0, sigma=1.0: rng.gauss(mu, sigma),
 }
 
 
 def read_sweep(path: str | Path, method: str | None = None) -> dict[str, Any]:
-    """Reads a sweep file as `wandb sweep` takes it; every parameter gets its `distribution`.
+    """Reads a sweep file as `wandb sweep` takes it.
 
     Args:
         path: YAML file.
         method: Takes the place of the file's.
+
+    Returns:
+        The file, where every parameter is the name of its distribution and the settings of that.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -64,10 +62,10 @@ def read_sweep(path: str | Path, method: str | None = None) -> dict[str, Any]:
     return config
 
 
-def _complete(where: str, spec: Any) -> dict[str, Any]:
-    """A parameter with its defaults and its distribution, which W&B tells from the settings."""
-    spec = spec if isinstance(spec, dict) else {}
-    kind = spec.get("distribution", "/".join(sorted(spec)))
+def _complete(where: str, spec: Any) -> tuple[str, dict[str, Any]]:
+    """A parameter's distribution, which W&B tells from the settings, and its settings."""
+    spec = dict(spec) if isinstance(spec, dict) else {}
+    kind = spec.pop("distribution", "/".join(sorted(spec)))
     whole = all(isinstance(spec.get(end), int) for end in ("min", "max"))
     guessed = {"max/min": "int_uniform" if whole else "uniform"}
     kind = {"value": "constant", "values": "categorical", **guessed}.get(kind, kind)
@@ -76,18 +74,17 @@ def _complete(where: str, spec: Any) -> dict[str, Any]:
             f"{where} is not supported; give value, values, min and max, or one of "
             f"the distributions {', '.join(_DISTRIBUTIONS)}"
         )
-    settings = _DISTRIBUTIONS[kind][0]
-    found = {**settings, **spec, "distribution": kind}
-    if set(found) != {*settings, "distribution"} or not set(spec) >= {
-        key for key, default in settings.items() if default is None
-    }:
-        raise ValueError(f"{where}: {kind} takes {', '.join(settings)}")
-    for key in settings.keys() - {"value", "values"}:
-        if not isinstance(found[key], int | float):
+    try:
+        signature(_DISTRIBUTIONS[kind]).bind(None, **spec)
+    except TypeError as error:
+        raise ValueError(f"{where}: {kind}: {error}") from None
+    for key in spec.keys() - {"value", "values"}:
+        if not isinstance(spec[key], int | float):
             raise ValueError(f"{where}: {key} is no number (YAML wants 1.0e-3, not 1e-3)")
-    if "min" in found and not (0 if "log" in kind else -math.inf) < found["min"] < found["max"]:
+    least = 0 if "log" in kind else -inf
+    if "min" in spec and not least < spec["min"] < spec["max"]:
         raise ValueError(f"{where}: min must be below max, and above 0 on a logarithmic scale")
-    return found
+    return kind, spec
 
 
 def trials(config: dict[str, Any], count: int | None = None, seed: int = 0) -> list[Trial]:
@@ -107,24 +104,23 @@ def trials(config: dict[str, Any], count: int | None = None, seed: int = 0) -> l
         if count is None:
             raise ValueError("method: random has no end: give --count N, or `run_cap` in the file")
         for number in range(count):
-            draws = ((name, Random(f"{seed}/{number}/{name}"), p) for name, p in parameters.items())
-            found.append({n: _DISTRIBUTIONS[p["distribution"]][1](rng, p) for n, rng, p in draws})
+            draws = ((x, Random(f"{seed}/{number}/{x}"), *spec) for x, spec in parameters.items())
+            found.append({x: _DISTRIBUTIONS[kind](rng, **p) for x, rng, kind, p in draws})
     else:
-        axes = [_points(name, spec) for name, spec in parameters.items()]
+        axes = [_points(name, *spec) for name, spec in parameters.items()]
         found = [dict(zip(parameters, point, strict=True)) for point in itertools.product(*axes)]
     return list({repr(trial): trial for trial in found}.values())[:count]
 
 
-def _points(name: str, spec: dict[str, Any]) -> list[Any]:
-    kind = spec["distribution"]
+def _points(name: str, kind: str, settings: dict[str, Any]) -> list[Any]:
+    if kind in ("constant", "categorical"):
+        return list(settings.get("values", [settings.get("value")]))
     if kind == "int_uniform":
-        return list(range(spec["min"], spec["max"] + 1))
-    if kind not in ("constant", "categorical"):
-        raise ValueError(
-            f"parameters.{name}: a grid cannot enumerate {kind}; give `values`, or use "
-            "--method random --count N"
-        )
-    return [spec["value"]] if kind == "constant" else list(spec["values"])
+        return list(range(settings["min"], settings["max"] + 1))
+    raise ValueError(
+        f"parameters.{name}: a grid cannot enumerate {kind}; give `values`, or use "
+        "--method random --count N"
+    )
 
 
 def command_of(config: dict[str, Any], trial: Trial) -> list[str]:

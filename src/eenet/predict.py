@@ -64,7 +64,14 @@ def predict_files(
     predictor = AdaptivePredictor.from_run(run_dir, budget, policy, control=control, device=device)
     data = build(LightningDataModule, stage_config(run_dir, 1)["data"])
     is_text = hasattr(data, "text_column")
-    found = _texts(input, text_column or data.text_column) if is_text else _image_paths(input)
+    if input == "-":
+        found = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    elif not Path(input).exists():
+        raise FileNotFoundError(f"input={input!r} does not exist")
+    else:
+        found = _texts(input, text_column or data.text_column) if is_text else _images(input)
+    if not found:
+        raise ValueError("input=-: stdin is empty; give one text, or the path of an image, a line")
     names: list[Any] = []
 
     def batches() -> Iterator[Any]:
@@ -75,9 +82,7 @@ def predict_files(
                 names.extend(name for name, _ in samples)
                 yield data.encode([raw for _, raw in samples])
 
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("prediction", "confidence", "exit", "cost")
-    }
+    columns: dict[str, list[Any]] = {"prediction": [], "confidence": [], "exit": [], "cost": []}
     begun = time.perf_counter()
     answers = predictor.predict_stream(batches(), batch_size)
     total = -(-len(found) // batch_size)
@@ -88,7 +93,7 @@ def predict_files(
         for column, values in zip(columns.values(), rows, strict=True):
             column += values.tolist()
     seconds = time.perf_counter() - begun
-    outputs = Path(run_dir) / "stage1" / "outputs" / "test.safetensors"
+    outputs = Path(run_dir, "stage1/outputs/test.safetensors")
     known = load_outputs(outputs).metadata if outputs.is_file() else {}
     classes = getattr(data, "class_names", None) or json.loads(known.get("class_names", "null"))
     named = {"class": [classes[c] for c in columns["prediction"]]} if classes else {}
@@ -111,18 +116,7 @@ def predict_command(args: Sequence[str]) -> None:
     auto_cli(predict_files, args=list(args), as_positional=True, prog=prog, exit_on_error=False)
 
 
-def _lines() -> list[str]:
-    lines = [line.rstrip("\n") for line in sys.stdin if line.strip()]
-    if not lines:
-        raise ValueError("input=-: stdin is empty; give one text, or the path of an image, a line")
-    return lines
-
-
 def _texts(source: str, column: str) -> list[str]:
-    if source == "-":
-        return _lines()
-    if not Path(source).exists():
-        raise FileNotFoundError(f"input={source!r} does not exist")
     table = read_table(source, "train")
     if column not in table.column_names:
         raise ValueError(f"text_column={column!r}: {source} has the columns {table.column_names}")
@@ -133,12 +127,8 @@ def _texts(source: str, column: str) -> list[str]:
     return texts
 
 
-def _image_paths(source: str) -> list[str]:
-    if source == "-":
-        return _lines()
+def _images(source: str) -> list[str]:
     path = Path(source)
-    if not path.exists():
-        raise FileNotFoundError(f"input={source!r} does not exist")
     files = [path] if path.is_file() else sorted(path.rglob("*"))
     found = [str(file) for file in files if file.suffix.lower() in IMG_EXTENSIONS]
     if not found:

@@ -4,10 +4,10 @@ import json
 import logging
 import os
 import warnings
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import cycle, product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,12 +23,13 @@ from eenet import metrics as m
 from eenet import scheduling as s
 from eenet.data.outputs import OutputsData, load_outputs, with_cost_matrix
 from eenet.files import write_text
+from eenet.metrics.compare import exit_means, mean_at, relative
 from eenet.modules.optim import WarmupCosine
 from eenet.modules.scheduler import SchedulerModule
 from eenet.report.comparison import comparison_table, plot_comparison
 from eenet.report.plot import save_figure
-from eenet.report.table import Row, print_table, to_csv
-from eenet.scheduling.learned import LearnedPolicy
+from eenet.report.table import Row, print_table, rows_of, to_csv
+from eenet.scheduling.policy import decide_all
 from eenet.scheduling.thresholds import at_exits
 
 HEURISTICS = (s.MaxProbability, s.Margin, s.Entropy, s.Temperature, s.Vote, s.Patience)
@@ -71,7 +72,7 @@ def fit_policies(
 
     Args:
         policies: With labels of their own.
-        outputs: Labelled outputs.
+        outputs: Labelled.
         budgets: In the unit of the costs, increasing.
         seed: Seed of initial parameters, batches and the 20 % held out to choose the best epoch.
         epochs: Of those that learn by gradient descent.
@@ -83,24 +84,19 @@ def fit_policies(
     data._loaded["fit"] = outputs
     schedule = partial(WarmupCosine, warmup=0.05)
     module = SchedulerModule(policies, budgets, "cost", lr_scheduler=schedule)
-    learns = any(isinstance(policy, LearnedPolicy) for policy in policies)
+    epochs = epochs if module.learned else 1
     trainer = L.Trainer(
-        accelerator="cpu",
-        barebones=True,
-        max_epochs=epochs if learns else 1,
-        check_val_every_n_epoch=5,
+        accelerator="cpu", barebones=True, max_epochs=epochs, check_val_every_n_epoch=5
     )
     trainer.fit(module, data)
 
 
-def decide(
-    source: Source, network: int, budgets: list[float], labels: list[str], seed: int
-) -> list[tuple[str, int, Any]]:
+def decide(source: Source, budgets: list[float], labels: list[str], seed: int) -> Any:
     """Fits policies on a network's outputs and decides for its test samples.
 
     Returns:
-        Label, network, and exits `[M + 2, N]` as uint8 numpy, of each policy. Around the budgets,
-        which are fractions, stand those that the first and the last exit cost.
+        Exits `[P, M + 2, N]` as uint8 numpy, small enough to send between processes. Around the
+        budgets, which are fractions, stand those that the first and the last exit cost.
     """
     torch.set_num_threads(1)
     fit, test = source.load()
@@ -114,9 +110,8 @@ def decide(
         policies[-1].label = label
     fit_policies(policies, fit, given, seed, epochs=100)
     rules = [policy.at(budget) for policy in policies for budget in given]
-    exits = test.map(lambda evidence: torch.stack([rule.decide(evidence) for rule in rules]))
-    exits = exits.view(len(policies), len(given), -1)
-    return [(label, network, e.byte().numpy()) for label, e in zip(labels, exits, strict=True)]
+    exits = test.map(lambda evidence: decide_all(rules, evidence))
+    return exits.view(len(policies), len(given), -1).byte().numpy()
 
 
 def compare(
@@ -150,36 +145,34 @@ def compare(
     if unknown := sorted(set(labels) - set(POLICIES)):
         raise ValueError(f"policies: no {unknown}; there are {', '.join(POLICIES)}")
     known = [label for label in labels if POLICIES[label][0] in HEURISTICS]
-    pairs = [source.load() for source in sources]
-    tests = [test for _, test in pairs]
-    costs = [(test.costs / test.mean_costs[-1]).double() for test in tests]
-    quality = [test.answer_quality().double() for test in tests]
+    by_chance = [label for label in labels if label not in known]
+    loaded = [source.load() for source in sources]
+    tests = [test for _, test in loaded]
     samples = [None if test.labels is None else test.labels.tolist() for test in tests]
-    if any(x != samples[0] for x in samples) or len({len(c) for c in costs}) > 1:
+    if any(x != samples[0] for x in samples) or len({test.num_exits for test in tests}) > 1:
         raise ValueError("runs: give networks that share their test samples and number of exits")
-    start = max(float(o.mean_costs[0] / o.mean_costs[-1]) for pair in pairs for o in pair)
+    start = max(float(o.mean_costs[0] / o.mean_costs[-1]) for pair in loaded for o in pair)
     if isinstance(budgets, int):
         budgets = torch.linspace(1.1 * start, 0.95, budgets).tolist()
     ends = [start, *budgets, 1.0]
     if ends != sorted(set(ends)):
         raise ValueError(f"budgets={budgets} must rise between {start:.3f}, the first exit, and 1")
-    by_chance = [label for label in labels if label not in known]
-    tasks = [
-        (source, n, budgets, by_chance if seed else labels, seed)
-        for seed in range(seeds)
-        for n, source in enumerate(sources)
-    ]
-    exits = defaultdict(list)
+    networks = [relative(test) for test in tests]
+    fits = product(range(seeds), sources)
+    tasks = [(source, budgets, by_chance if seed else labels, seed) for seed, source in fits]
+    runs: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {label: [] for label in labels}
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         results = (map if jobs == 1 else pool.map)(decide, *zip(*tasks, strict=True))
-        for result in track(results, "comparing", len(tasks), console=Console(stderr=True)):
-            for label, network, decided in result:
-                exits[label].append((network, torch.from_numpy(decided).long()))
+        shown = track(results, "comparing", len(tasks), console=Console(stderr=True))
+        for (_, _, fitted, _), network, decided in zip(tasks, cycle(networks), shown, strict=False):
+            for label, exits in zip(fitted, decided, strict=True):
+                runs[label].append((*network, torch.from_numpy(exits).long()))
 
     at, grid = torch.tensor(budgets), torch.linspace(start, 1, 401, dtype=torch.float64)
-    full = sum(float(q[-1].mean()) for q in quality) / len(tests)
-    measured = {label: _measure(exits[label], costs, quality, at, grid) for label in labels}
+    exit_costs, exit_quality = (x.tolist() for x in exit_means(networks))
+    enough = torch.tensor([exit_quality[-1] - TOLERANCE])
+    measured = {label: _measure(own, at, grid) for label, own in runs.items()}
     best = max(known, key=lambda label: float(measured[label]["areas"].mean()), default="random")
     floor, heuristic = (measured[x]["areas"].mean() for x in ("random", best))
     rows: list[Row] = []
@@ -195,58 +188,52 @@ def compare(
             "lead_low": lead.low,
             "lead_high": lead.high,
         }
-        values = zip(*(column.tolist() for column in columns.values()), strict=True)
-        rows += [{"policy": label, **dict(zip(columns, v, strict=True))} for v in values]
+        rows += rows_of(label, columns)
         numbers = {
             "area": own["areas"].mean(),
             "area_sd": _deviation(own["areas"]),
             "share_closed": m.share_closed(own["areas"].mean(), floor, heuristic),
-            "cost_of_full": m.budget_at(grid, own["curve"], torch.tensor([full - TOLERANCE])),
+            "cost_of_full": m.budget_at(grid, own["curve"], enough),
             "ahead": (lead.low > 0).sum(),
             "behind": (lead.high < 0).sum(),
         }
         plain = {name: x.item() if x.isfinite() else None for name, x in numbers.items()}
         summary.append({"policy": label} | plain)
 
-    def mean(curves: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
-        found: list[float] = torch.stack([m.quality_at(*c, grid) for c in curves]).mean(0).tolist()
-        return found
-
     lower, upper = zip(*(m.stopping_curves(test) for test in tests), strict=True)
-    summary.sort(key=lambda row: -row["area"])
+    bounds = {
+        "oracle": [m.oracle_curve(*network) for network in networks],
+        "mixture": [m.mixture_curve(*network) for network in networks],
+        "stopping_low": lower,
+        "stopping_high": upper,
+    }
+    means = {name: mean_at(curves, grid).tolist() for name, curves in bounds.items()}
     return {
-        "samples": len(quality[0][0]),
+        "samples": tests[0].num_samples,
         "networks": len(tests),
-        "full_quality": full,
+        "full_quality": exit_quality[-1],
         "reference": reference,
         "best_heuristic": best,
         "heuristics": known,
-        "policies": summary,
+        "policies": sorted(summary, key=lambda row: -row["area"]),
         "rows": rows,
-        "bounds": {
-            "cost": grid.tolist(),
-            "oracle": mean([m.oracle_curve(*pair) for pair in zip(costs, quality, strict=True)]),
-            "mixture": mean([m.mixture_curve(*pair) for pair in zip(costs, quality, strict=True)]),
-            "stopping_low": mean(lower),
-            "stopping_high": mean(upper),
-        },
-        "exit_costs": torch.stack([c.reshape(len(c), -1).mean(1) for c in costs]).mean(0).tolist(),
-        "exit_quality": torch.stack([q.mean(1) for q in quality]).mean(0).tolist(),
+        "bounds": {"cost": grid.tolist(), **means},
+        "exit_costs": exit_costs,
+        "exit_quality": exit_quality,
     }
 
 
 def _measure(
-    runs: list[tuple[int, Tensor]],
-    costs: list[Tensor],
-    quality: list[Tensor],
-    at: Tensor,
-    grid: Tensor,
+    runs: list[tuple[Tensor, Tensor, Tensor]], at: Tensor, grid: Tensor
 ) -> dict[str, Tensor]:
-    """What R runs reach at B equal costs on N samples: "areas" `[R]`, "quality" and cost "used"
-    where the budget was asked for `[R, B]`, "samples" `[B, N]` and "curve" on the grid, both means.
-    """  # noqa: D205
-    used = [at_exits(costs[n], exits).mean(1) for n, exits in runs]
-    reached = [at_exits(quality[n], exits) for n, exits in runs]
+    """What runs, given by costs, quality and exits, reach.
+
+    Returns:
+        For R runs, B equal costs and N samples "areas" `[R]`, "quality" and cost "used" where the
+        budget was asked for `[R, B]`; "samples" `[B, N]` and "curve" on the grid, both means.
+    """
+    used = [at_exits(costs, exits).mean(1) for costs, _, exits in runs]
+    reached = [at_exits(quality, exits) for _, quality, exits in runs]
     equal = torch.stack([m.quality_at(*pair, at) for pair in zip(used, reached, strict=True)])
     curves = [(cost, samples.mean(1)) for cost, samples in zip(used, reached, strict=True)]
     return {
@@ -254,7 +241,7 @@ def _measure(
         "quality": equal.mean(2),
         "used": torch.stack(used)[:, 1:-1],
         "samples": equal.mean(0),
-        "curve": torch.stack([m.quality_at(*curve, grid) for curve in curves]).mean(0),
+        "curve": mean_at(curves, grid),
     }
 
 
@@ -279,18 +266,17 @@ def main(args: list[str]) -> None:
     parser.add_function_arguments(compare, skip={"sources", "jobs"})
     add("--jobs", type=int, default=os.cpu_count(), help="Number of processes.")
     given = parser.parse_args(args)
-    folders = [f"{run}/stage1/outputs" for run in given.runs]
-    files = [(f"{folder}/val.safetensors", f"{folder}/test.safetensors") for folder in folders]
+    paths = "{0}/stage1/outputs/val.safetensors", "{0}/stage1/outputs/test.safetensors"
+    files = [tuple(path.format(run) for path in paths) for run in given.runs]
     files += [(given.val, given.test)] if given.val else []
     if not files or (given.val and (given.runs or not (given.test or given.split))):
         raise ValueError("runs: give run folders, or --val FILE with --test FILE or --split true")
     sources = [Source(v, None if given.split else t, given.cost_matrix) for v, t in files]
-    names = ("budgets", "seeds", "policies", "reference", "jobs")
-    found = compare(sources, **{name: given[name] for name in names})
+    settings = given.budgets, given.seeds, given.policies, given.reference, given.jobs
+    found = compare(sources, *settings)
     folder = Path(given.output)
     write_text(folder / "compare.csv", to_csv(found["rows"]))
     write_text(folder / "compare.json", json.dumps(found | {"sources": sources}, indent=1) + "\n")
-    for ending in ("png", "svg"):
-        save_figure(plot_comparison(found), folder / f"compare.{ending}")
+    save_figure(plot_comparison(found), folder / "compare.png", folder / "compare.svg")
     print_table(comparison_table(found))
     print(f"Written: compare.csv, .json, .png and .svg in {folder}")

@@ -1,6 +1,7 @@
 """What no policy, and what a policy without any information, can reach."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from eenet.scheduling import EENetPlus, ExitOutputs
@@ -32,8 +33,7 @@ def oracle_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
     for _ in range(len(costs)):
         price = costs - costs[at, samples]
         gain = quality - quality[at, samples]
-        slope = torch.where(gain > 0, gain / price.clamp_min(1e-300), -torch.inf)
-        slope[price < 0] = -torch.inf
+        slope = (gain / price.clamp_min(1e-300)).where((gain > 0) & (price >= 0), -torch.inf)
         steepest, to = slope.max(0)
         # Of equally steep steps the longest, to end on the envelope's own corners.
         tied = slope >= steepest * (1 - 1e-12)
@@ -43,15 +43,10 @@ def oracle_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         gained.append(quality[to, samples] - quality[at, samples])
         at = to
     cost, gain = torch.cat(spent), torch.cat(gained)
-    useful = gain > 0
-    cost, gain = cost[useful], gain[useful]
+    cost, gain = cost[gain > 0], gain[gain > 0]
     order = (gain / cost.clamp_min(1e-300)).argsort(descending=True, stable=True)
-    start = torch.zeros(1, dtype=torch.float64, device=cost.device)
-    count = len(samples)
-    return (
-        costs[0].mean() + torch.cat([start, cost[order].cumsum(0)]) / count,
-        quality[0].mean() + torch.cat([start, gain[order].cumsum(0)]) / count,
-    )
+    cost, gain = (F.pad(x[order].cumsum(0), (1, 0)) / len(samples) for x in (cost, gain))
+    return costs[0].mean() + cost, quality[0].mean() + gain
 
 
 def mixture_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:

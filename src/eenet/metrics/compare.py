@@ -1,9 +1,12 @@
 """Numbers of a quality-vs-cost curve, and whether two curves differ."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from eenet.scheduling import ExitOutputs
 
 
 def quality_at(cost: Tensor, quality: Tensor, budgets: Tensor) -> Tensor:
@@ -27,6 +30,22 @@ def quality_at(cost: Tensor, quality: Tensor, budgets: Tensor) -> Tensor:
     share = ((budgets - cost[left]) / width).clamp(0, 1)
     share = torch.where(budgets < cost[0], torch.nan, share)
     return torch.lerp(quality[left], quality[right], share.reshape(-1, *[1] * (quality.dim() - 1)))
+
+
+def mean_at(curves: Sequence[tuple[Tensor, Tensor]], budgets: Tensor) -> Tensor:
+    """The mean of several networks' curves (cost and quality, as above) at budgets, `[B]`."""
+    return torch.stack([quality_at(*curve, budgets) for curve in curves]).mean(0)
+
+
+def relative(outputs: ExitOutputs) -> tuple[Tensor, Tensor]:
+    """Costs as fractions of the full network's `[E(, N)]`, and quality `[E, N]`, in float64."""
+    return (outputs.costs / outputs.mean_costs[-1]).double(), outputs.answer_quality().double()
+
+
+def exit_means(networks: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Mean cost and quality of each exit, `[E]`, over networks, given by `relative`."""
+    costs = [costs.reshape(len(costs), -1).mean(1) for costs, _ in networks]
+    return torch.stack(costs).mean(0), torch.stack([q.mean(1) for _, q in networks]).mean(0)
 
 
 def budget_at(cost: Tensor, quality: Tensor, wanted: Tensor) -> Tensor:
@@ -97,8 +116,6 @@ def paired_difference(
     if first.shape != second.shape or first.dim() != 2:
         shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
         raise ValueError(f"first and second must both be [budgets, samples], got {shapes}")
-    if not 0 < level < 1:
-        raise ValueError(f"level={level} must lie between 0 and 1")
     difference = first.double() - second.double()
     count = difference.shape[1]
     mean = difference.mean(1)

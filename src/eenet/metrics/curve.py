@@ -1,6 +1,6 @@
 """Quality against budget: what a policy reaches, spends and does at each of several budgets."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,9 +57,8 @@ def exit_sums(
         "left_quality": left.scatter_add(1, exits, reached),
     }
     if confusion is not None:
-        flat = [counts.double().flatten(1) for counts in confusion]
-        total = sum((exits == k).double() @ counts for k, counts in enumerate(flat))
-        sums["confusion"] = torch.as_tensor(total).view(-1, *confusion.shape[2:])
+        parts = [(exits == k).double() @ c.double().flatten(1) for k, c in enumerate(confusion)]
+        sums["confusion"] = torch.stack(parts).sum(0).view(-1, *confusion.shape[2:])
     return sums
 
 
@@ -100,16 +99,12 @@ class BudgetCurve(Metric):
 
     def __init__(self, budgets: int, exits: int, classes: int | None = None) -> None:
         super().__init__()
-        shapes: dict[str, tuple[int, ...]] = {"count": ()}
-        shapes |= dict.fromkeys(("cost", "cost_sq", "quality", "quality_sq"), (budgets,))
-        shapes |= dict.fromkeys(("left", "left_quality"), (budgets, exits))
-        if classes is not None:
-            shapes["confusion"] = (budgets, classes, classes)
         self._shape = (budgets, exits)
-        self._names = list(shapes)
-        for name, shape in shapes.items():
-            zeros = torch.zeros(shape, dtype=torch.float64)
-            self.add_state(f"sum_{name}", zeros, dist_reduce_fx="sum")
+        one = torch.zeros(exits, 1)  # a sample, for the shapes of its sums
+        counts = None if classes is None else torch.zeros(exits, 1, classes, classes)
+        sums = exit_sums(torch.zeros(budgets, 1, dtype=torch.int64), one, one, counts)
+        for name, value in sums.items():
+            self.add_state(f"sum_{name}", torch.zeros_like(value), dist_reduce_fx="sum")
 
     def update(
         self, exits: Tensor, costs: Tensor, quality: Tensor, confusion: Tensor | None = None
@@ -126,4 +121,5 @@ class BudgetCurve(Metric):
 
     def compute(self) -> Curve:
         """The curve over all batches."""
-        return curve_from_sums({name: getattr(self, f"sum_{name}") for name in self._names})
+        sums: Any = {name.removeprefix("sum_"): x for name, x in self.metric_state.items()}
+        return curve_from_sums(sums)

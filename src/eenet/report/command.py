@@ -39,31 +39,22 @@ def main(args: list[str]) -> None:
 
 
 def write_report(folders: list[str], output: Path) -> Path:
-    """Writes the page and the figures.
-
-    Args:
-        folders: Run folders of one set-up.
-        output: Folder to write into.
-
-    Returns:
-        The page.
+    """Writes the page, whose path it returns, and the figures of run folders of one set-up.
 
     Raises:
         FileNotFoundError: If a folder is not that of a finished run.
         ValueError: If the runs are of different set-ups.
     """
     runs = [load(folder) for folder in folders]
-    for folder, run in zip(folders[1:], runs[1:], strict=True):
-        old, new = (_setup(f) for f in (folders[0], folder))
-        if old != new or run.test.num_samples != runs[0].test.num_samples:
-            where = difference(old, new) if old != new else "other test samples"
+    setups = [_setup(*pair) for pair in zip(folders, runs, strict=True)]
+    for folder, setup in zip(folders, setups, strict=True):
+        if setup != setups[0]:
             raise ValueError(
-                f"runs: {folders[0]} and {folder} are of different set-ups ({where}); give runs "
-                "that differ in their seeds alone"
+                f"runs: {folders[0]} and {folder} are of different set-ups "
+                f"({difference(setups[0], setup)}); give runs that differ in their seeds alone"
             )
     data = report_data(runs)
-    decided = data.pop("decided")
-    test = runs[0].test
+    decided, test = data.pop("decided"), runs[0].test
     positions = choose(decided[data["reference"]], test.num_exits)
     data |= examples(folders[0], test, positions)
     data["example_exits"] = {label: exits[:, positions] for label, exits in decided.items()}
@@ -74,8 +65,7 @@ def write_report(folders: list[str], output: Path) -> Path:
     data["name"], data["provenance"] = Path(folders[0]).resolve().name, test.metadata
     drawn = figures(data)
     for name, figure in drawn.items():
-        for ending in ("png", "svg"):
-            save_figure(figure, output / "figures" / f"{name}.{ending}")
+        save_figure(figure, *(output / f"figures/{name}.{ending}" for ending in ("png", "svg")))
     path = output / "report.html"
     write_text(path, page(data, drawn))
     return path
@@ -107,19 +97,19 @@ def load(folder: str | Path) -> Run:
     policies = load_policies(folder)
     config = stage_config(folder, 2)
     data: Any = build(LightningDataModule, config["data"])
-    files = {s: Path(folder) / f"stage1/outputs/{s}.safetensors" for s in ("val", "test", "cal")}
-    data.paths = {s: str(path) for s, path in files.items()}
+    splits = "val", "test", "cal"
+    data.paths = {split: f"{folder}/stage1/outputs/{split}.safetensors" for split in splits}
     val, test = data.outputs("val"), data.outputs("test")
-    cal = data.outputs("cal") if files["cal"].is_file() else None
+    cal = data.outputs("cal") if Path(data.paths["cal"]).is_file() else None
     settings = config["model"]["init_args"]
     full = 1.0 if settings["budget_unit"] == "fraction" else float(val.mean_costs[-1])
     return Run(val, test, policies, [budget / full for budget in settings["budgets"]], cal)
 
 
-def _setup(folder: str | Path) -> dict[str, Any]:
+def _setup(folder: str, run: Run) -> dict[str, Any]:
     """What has to be equal for runs to be seeds of one set-up."""
-    setup = {}
+    setup: dict[str, Any] = {"test": {"samples": run.test.num_samples}}
     for stage in ("stage1", "stage2"):
         setup[stage] = json.loads((Path(folder) / stage / "identity.json").read_text())
-        setup[stage].pop("seed_everything")
+        del setup[stage]["seed_everything"]
     return setup

@@ -6,7 +6,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from eenet.report.plot import BAND, GREY, STYLE, draw_curve, finish_curves, panels_of
+from eenet.report import plot
 from eenet.report.table import by_policy, column
 
 
@@ -43,40 +43,40 @@ def comparison_table(found: dict[str, Any]) -> Table:
     return table
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(plot.STYLE)
 def plot_comparison(found: dict[str, Any]) -> Figure:
     """Curves of all policies within their bounds, and the reference's lead with its intervals."""
-    figure, (axes, lower) = panels_of(["", ""], 1, 4.1, sharex=True, height_ratios=(5, 3))
+    figure, (axes, lower) = plot.panels_of(["", ""], 1, 4.1, sharex=True, height_ratios=(5, 3))
     bounds, reference = found["bounds"], found["reference"]
-    ends = bounds["stopping_low"], bounds["stopping_high"]
-    axes.fill_between(bounds["cost"], *ends, color=BAND, label="optimal stopping fitted on test")
-    axes.plot(bounds["cost"], bounds["oracle"], color=GREY, linewidth=1.2, label="oracle")
-    axes.plot(bounds["cost"], bounds["mixture"], ":", color=GREY, label="fixed mixture")
-    faint = {*found["heuristics"], "random"} - {reference, found["best_heuristic"]}
+    cost, *ends = (bounds[name] for name in ("cost", "stopping_low", "stopping_high"))
+    axes.fill_between(cost, *ends, color=plot.BAND, label="optimal stopping fitted on test")
+    axes.plot(cost, bounds["oracle"], color=plot.GREY, linewidth=1.2, label="oracle")
+    axes.plot(cost, bounds["mixture"], label="fixed mixture", **plot.DOTTED)
     rows = by_policy(found["rows"])
-    clear = [name for name in rows if name not in faint]
-    others = "other heuristics"
+    grey = {*found["heuristics"], "random"} - {reference, found["best_heuristic"]}
+    clear = [name for name in rows if name not in grey]
+    others = [name for name in rows if name in grey - {"random"}]
+    named = dict.fromkeys(others[:1], "other heuristics") | {"random": "random"}
     for name, own in rows.items():
         budgets, quality, lead = (column(own, x) for x in ("budget", "quality", "lead"))
-        if name in faint:
-            how = {"color": GREY, "linewidth": 0.8, "linestyle": "--"}
-            if name == "random":  # far below all others
-                how |= {"linestyle": "-.", "label": name}
-            else:
-                lower.plot(budgets, lead, **how)
-                how["label"], others = others, ""
+        if name in grey:
+            how: dict[str, Any] = {"color": plot.GREY, "linewidth": 0.8, "label": named.get(name)}
+            how["linestyle"] = "-." if name == "random" else "--"
             axes.plot(budgets, quality, **how)
+            if name != "random":  # far below all others
+                lower.plot(budgets, lead, **how)
         else:
             index = clear.index(name)
-            draw_curve(axes, index, name, budgets, quality, markersize=4)
             band = column(own, "lead_low"), column(own, "lead_high")
-            draw_curve(lower, index, name, budgets, lead, band, markersize=4)
-    finish_curves(axes, found["exit_costs"], found["exit_quality"], "quality", ncols=2)
+            size = {"markersize": 4, "linewidth": 1.3 if index else 2.4}
+            plot.draw_curve(axes, index, name, budgets, quality, **size)
+            plot.draw_curve(lower, index, name, budgets, lead, band, **size)
+    plot.finish_curves(axes, found["exit_costs"], found["exit_quality"], "quality", ncols=2)
     shown = column(found["rows"], "quality")
     top, bottom = max(*shown, *ends[1]), min(shown)
     axes.set_ylim(bottom - 0.03 * (top - bottom), top + 0.08 * (top - bottom))
     lower.set_xlabel(axes.get_xlabel())
     axes.set_xlabel("")
-    lower.yaxis.set_major_formatter(lambda x, _: f"{100 * x:g}")
+    lower.yaxis.set_major_formatter(lambda x, _: plot.percent(x)[:-1])
     lower.set_ylabel(f"lead of {reference} (points)")
     return figure

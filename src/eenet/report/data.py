@@ -8,14 +8,15 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from eenet import metrics as m
+from eenet.metrics.compare import exit_means, mean_at, relative
 from eenet.report.calibration import bars, reliability
 from eenet.report.importance import importance
 from eenet.report.promises import control_track, promises
 from eenet.scheduling import EENetPlus, ExitOutputs, Policy, Rule
 from eenet.scheduling.evidence import Evidence
 from eenet.scheduling.learned import LearnedPolicy
-from eenet.scheduling.policy import scores_of
-from eenet.scheduling.thresholds import at_exits, first_exit
+from eenet.scheduling.policy import decide_all, scores_of
+from eenet.scheduling.thresholds import at_exits
 
 BINS = 25
 """Bars of a score histogram."""
@@ -41,19 +42,14 @@ class Decided(NamedTuple):
     budgets: list[float]
     """Fractions of the full network's cost."""
     rules: list[Rule]
-    scores: list[Tensor]
-    """`[E, N]` behind each rule."""
     exits: Tensor
     """`[M, N]`, from 0."""
 
 
 def decide(policy: Policy, run: Run, evidence: Evidence) -> Decided:
-    """Rules at the run's budgets, and in between where the policy serves any, and their decisions.
+    """Rules of one of a run's policies at its budgets, and in between where it serves any.
 
-    Args:
-        policy: Fitted on `run.val`.
-        run: The run.
-        evidence: That of `run.test`, `[E, N]`.
+    They decide by `evidence`, that of `run.test`, `[E, N]`.
     """
     full = float(run.val.mean_costs[-1])
     start = float(run.val.mean_costs[0]) / full
@@ -61,9 +57,7 @@ def decide(policy: Policy, run: Run, evidence: Evidence) -> Decided:
     if not isinstance(policy, LearnedPolicy):
         budgets = sorted({*budgets, *torch.linspace(start, 1, _STOPS).tolist()})
     rules = [policy.at(budget * full) for budget in budgets]
-    scores = scores_of(rules, evidence)
-    exits = [first_exit(s, rule.thresholds) for s, rule in zip(scores, rules, strict=True)]
-    return Decided(budgets, rules, scores, torch.stack(exits))
+    return Decided(budgets, rules, decide_all(rules, evidence))
 
 
 def report_data(runs: Sequence[Run]) -> dict[str, Any]:
@@ -83,31 +77,27 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
         fractions of the full network's, exits count from 0.
     """
     run = runs[0]
-    reference = next((x for x, p in run.policies.items() if isinstance(p, EENetPlus)), None)
-    reference = reference or next(iter(run.policies))
-    labels = list(dict.fromkeys([reference, *run.policies]))
+    labels = sorted(run.policies, key=lambda x: not isinstance(run.policies[x], EENetPlus))
+    reference = labels[0]
     budget = run.budgets[nearest(run.budgets, 0.5)]
-    costs = [(run.test.costs / run.test.mean_costs[-1]).double() for run in runs]
-    quality = [run.test.answer_quality().double() for run in runs]
-    pairs = list(zip(costs, quality, strict=True))
-    means = [(cost.reshape(len(cost), -1).mean(1), reached.mean(1)) for cost, reached in pairs]
-    exit_costs, exit_quality = (torch.stack(x).mean(0) for x in zip(*means, strict=True))
-    start = max(float(cost[0]) for cost, _ in means)
+    pairs = [relative(run.test) for run in runs]
+    exit_costs, exit_quality = exit_means(pairs)
+    start = max(float(cost[0].mean()) for cost, _ in pairs)
     grid = sorted({*torch.linspace(start, 1, _STOPS).tolist(), *run.budgets})
-    decided = []
-    for each in runs:
-        evidence = each.test.evidence()
-        decided.append({label: decide(each.policies[label], each, evidence) for label in labels})
+    evidence = [each.test.evidence() for each in runs]
+    decided = {
+        label: [decide(r.policies[label], r, e) for r, e in zip(runs, evidence, strict=True)]
+        for label in labels
+    }
 
     def bound(curve: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-        points = (curve(*pair) for pair in pairs)
-        at = torch.tensor(grid, dtype=torch.float64)
-        return torch.stack([m.quality_at(x, y, at.clamp_min(x.min())) for x, y in points]).mean(0)
+        at = torch.tensor(grid, dtype=torch.float64).clamp_min(start)
+        return mean_at([curve(*pair) for pair in pairs], at)
 
-    policies = {label: _details(own, *pairs[0]) for label, own in decided[0].items()}
+    policies = {x: _details(own[0], evidence[0], *pairs[0]) for x, own in decided.items()}
     weights, order = _class_weights(run.test), None
     if weights is not None:
-        for label, own in decided[0].items():
+        for label, (own, *_) in decided.items():
             left = _class_shares(own.exits, weights, run.test.num_exits)
             if order is None:
                 order = _ordered_classes(left[nearest(own.budgets, budget)])
@@ -125,14 +115,14 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
         "grid": grid,
         "floor": bound(m.random_curve),
         "oracle": bound(m.oracle_curve),
-        "curves": {label: _curve([d[label] for d in decided], pairs) for label in labels},
+        "curves": {label: _curve(own, pairs) for label, own in decided.items()},
         "policies": policies,
         "class_order": order,
         "reliability": reliability(run.test),
         "importance": importance(run.policies, run.test, budget * run.val.mean_costs[-1].item()),
         "control": control_track(run.policies[reference], run.test, budget),
         "promises": promises(run.policies[reference], run.test, run.cal, run.budgets),
-        "decided": {label: own.exits for label, own in decided[0].items()},
+        "decided": {label: own[0].exits for label, own in decided.items()},
     }
 
 
@@ -149,9 +139,9 @@ def nearest(budgets: list[float], budget: float) -> int:
 
 def _curve(decided: list[Decided], pairs: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
     """A policy's curve as the mean of its runs, by the costs and quality of each."""
-    exits = [own.exits for own in decided]
-    spent = [at_exits(c, e).mean(1) for e, (c, _) in zip(exits, pairs, strict=True)]
-    reached = [at_exits(q, e) for e, (_, q) in zip(exits, pairs, strict=True)]
+    runs = list(zip(decided, pairs, strict=True))
+    spent = torch.stack([at_exits(costs, own.exits).mean(1) for own, (costs, _) in runs])
+    reached = [at_exits(quality, own.exits) for own, (_, quality) in runs]
     each = torch.stack([samples.mean(1) for samples in reached])
     mean, count = each.mean(0), len(each)
     if count == 1:
@@ -159,20 +149,21 @@ def _curve(decided: list[Decided], pairs: list[tuple[Tensor, Tensor]]) -> dict[s
     else:
         reach = float(student.ppf(0.975, count - 1)) * each.std(0) / count**0.5
         low, high = mean - reach, mean + reach
-    curve = {"cost": torch.stack(spent).mean(0), "quality": mean}
-    curve |= {"low": low.clamp_min(0), "high": high.clamp_max(1)}
-    return {"budget": decided[0].budgets, **curve}
+    curve = {"budget": decided[0].budgets, "cost": spent.mean(0), "quality": mean}
+    return curve | {"low": low.clamp_min(0), "high": high.clamp_max(1)}
 
 
-def _details(decided: Decided, costs: Tensor, quality: Tensor) -> dict[str, Any]:
+def _details(
+    decided: Decided, evidence: Evidence, costs: Tensor, quality: Tensor
+) -> dict[str, Any]:
     """Statistics at each of M budgets.
 
     Scores of different policies share no unit, so they are shown by their rank among all of the
     policy's scores at exits where one can leave early, from 0 to 1: no order is lost.
     """
-    curve = m.curve_from_sums(m.exit_sums(decided.exits, costs, quality))
-    thresholds, right, wrong = [], [], []
-    for rule, scores, exits in zip(decided.rules, decided.scores, decided.exits, strict=True):
+    found = []
+    scores_behind = scores_of(decided.rules, evidence)
+    for rule, scores, exits in zip(decided.rules, scores_behind, decided.exits, strict=True):
         early = scores[:-1].contiguous()
         everything = early.flatten().sort().values
         count = max(len(everything), 1)
@@ -181,17 +172,12 @@ def _details(decided: Decided, costs: Tensor, quality: Tensor) -> dict[str, Any]
         # Who reaches the exit at this budget.
         there = (exits >= torch.arange(len(early))[:, None]).double()
         good = quality[:-1] * there
-        right.append(bars(ranks, good, BINS))
-        wrong.append(bars(ranks, there - good, BINS))
-        thresholds.append(cut)
-    return {
-        "budget": decided.budgets,
-        "shares": curve.shares,
-        "exit_quality": curve.exit_quality,
-        "thresholds": torch.stack(thresholds),
-        "right": torch.stack(right),
-        "wrong": torch.stack(wrong),
-    }
+        found.append((cut, bars(ranks, good, BINS), bars(ranks, there - good, BINS)))
+    stacked = map(torch.stack, zip(*found, strict=True))
+    details = dict(zip(("thresholds", "right", "wrong"), stacked, strict=True))
+    curve = m.curve_from_sums(m.exit_sums(decided.exits, costs, quality))
+    details |= {"shares": curve.shares, "exit_quality": curve.exit_quality}
+    return {"budget": decided.budgets, **details}
 
 
 def _class_weights(outputs: ExitOutputs) -> Tensor | None:

@@ -60,31 +60,28 @@ def examples(folder: str | Path, outputs: ExitOutputs, positions: Tensor) -> dic
     classes, samples, missing = None, [], None
     try:
         data = build(LightningDataModule, stage_config(folder, 1)["data"])
-        classes = data.class_names
-        if hasattr(data, "text_column"):
-            rows = data.rows("test")
-            _same(len(rows), outputs)
-            texts = [rows[int(i)][data.text_column] for i in positions]
-            samples = [{"text": text[:_LETTERS]} for text in texts]
+        classes, texts = data.class_names, hasattr(data, "text_column")
+        if texts:
+            split = data.rows("test")
         else:
             data.setup("test")
-            classes = data.class_names
-            samples = _images(folder, data, outputs, positions)
+            classes, split = data.class_names, data.dataset("test", False)
+        if (count := len(split)) != outputs.num_samples:
+            raise ValueError(f"the test data hold {count} samples, not {outputs.num_samples}")
+        if texts:
+            chosen = [split[n][data.text_column] for n in positions.tolist()]
+            samples = [{"text": text[:_LETTERS]} for text in chosen]
+        else:
+            samples = _images(folder, data, split, outputs, positions)
     except Exception as error:  # any data module's, its files gone: the rest of the report stands
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        missing = lines[-1]
+        missing = (str(error).strip().splitlines() or [type(error).__name__])[-1]
     classes = classes or [str(c) for c in range(outputs.num_classes)]
     return {"examples": samples, "classes": [str(name) for name in classes], "missing": missing}
 
 
-def _same(count: int, outputs: ExitOutputs) -> None:
-    if count != outputs.num_samples:
-        raise ValueError(f"the test data hold {count} samples, the outputs {outputs.num_samples}")
-
-
-def _images(folder: str | Path, data: Any, outputs: ExitOutputs, positions: Tensor) -> list[Any]:
-    split = data.dataset("test", False)
-    _same(len(split), outputs)
+def _images(
+    folder: str | Path, data: Any, split: Any, outputs: ExitOutputs, positions: Tensor
+) -> list[dict[str, Any]]:
     x, y = split[positions.tolist()]
     if outputs.labels is not None and not torch.equal(y.long(), outputs.labels[positions]):
         raise ValueError("the test data have other labels than when the outputs were collected")

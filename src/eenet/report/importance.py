@@ -23,12 +23,12 @@ def importance(
         budget: In the unit of the costs.
 
     Returns:
-        By label, "values" of each input, one for each exit (NaN where the exit has no such input),
-        and a "note". Of EENet the score weight times the standard deviation of the input, by class
-        if there are few. Of EENet+ the standard deviation of what a group of inputs adds to the
-        predicted gain of going on (per unit of doubt, before it is multiplied by that) at the
-        price paid at the budget. Inputs of a group are correlated and their coefficients cancel,
-        so single ones would mislead.
+        By label, "values" by name of the input, or number of the class whose probability it is, one
+        for each exit (NaN where the exit has no such input), and a "note". Of EENet the score
+        weight times the standard deviation of the input, by class if there are few. Of EENet+ the
+        standard deviation of what a group of inputs adds to the predicted gain of going on (per
+        unit of doubt, before it is multiplied by that) at the price paid at the budget. Inputs of a
+        group are correlated and their coefficients cancel, so single ones would mislead.
     """
     found = {}
     for label, policy in policies.items():
@@ -43,11 +43,10 @@ def importance(
 def _eenet(policy: EENet, outputs: ExitOutputs, budget: float) -> dict[str, Any]:
     distance = (policy.budgets - budget).abs()
     m, classes, exits = int(distance.argmin()), outputs.num_classes, outputs.num_exits
-    names = [f"p of class {c}" for c in range(classes)]
-    names = names if classes <= _NAMED else ["p of all classes"]
+    names: list[str | int] = list(range(classes)) if classes <= _NAMED else ["p of all classes"]
     names += ["max p", "1 - entropy", *(["vote"] if policy.vote else [])]
     names += [f"score at exit {k + 1}" for k in range(exits)]
-    values: dict[str, list[float]] = {}
+    values: dict[str | int, list[float]] = {}
     evidence, votes, past = outputs.evidence(), None, None
     for k in range(exits):
         _, past, votes, x = policy._exit(k, evidence.at(k), votes, past, slice(m, m + 1))
@@ -71,23 +70,20 @@ def _eenet_plus(policy: EENetPlus, outputs: ExitOutputs, budget: float) -> dict[
     for k in range(outputs.num_exits - 1):
         inputs, state = exit_inputs(k, evidence.at(k), state)
         weight = policy.weight[k][:, price]
-        for name, part in _groups(outputs.num_classes, inputs.shape[1]).items():
-            spread = (inputs[:, part] @ weight[part]).std()
-            values.setdefault(name, []).append(float(spread))
+        groups = _groups(outputs.num_classes, inputs.shape[1])
+        parts = (torch.split(x, list(groups.values()), -1) for x in (inputs, weight))
+        for name, own, weights in zip(groups, *parts, strict=True):
+            values.setdefault(name, []).append(float((own @ weights).std()))
     note = f"at a price of {float(prices[price]):.2g} per full cost"
     if threshold >= float(policy.switch):
         note += ", where a heuristic already decides"
     return {"values": values, "note": note}
 
 
-def _groups(classes: int, width: int) -> dict[str, slice]:
-    """The inputs of `exit_inputs` by meaning."""
+def _groups(classes: int, width: int) -> dict[str, int]:
+    """How many inputs of `exit_inputs` have which meaning, in their order."""
     top = min(5, classes)
     sizes = {"plain confidences": CORE, "top probabilities": 2 * top, "agreement of exits": 2}
     if width > sum(sizes.values()):
         sizes |= {"probability of each class": 2 * classes, "class predicted": 2 * classes}
-    groups, start = {}, 0
-    for name, size in sizes.items():
-        groups[name] = slice(start, start + size)
-        start += size
-    return groups
+    return sizes

@@ -25,10 +25,10 @@ const ring = make("circle", { r: 7, fill: "none", "stroke-width": 2.2, style: "s
 document.querySelector("#figure-curves svg")?.append(ring);
 
 function drawRing(curve, i) {
-  const { box, x, y } = D.axes;
+  const area = at("curves-area").getBBox(), [x, y] = D.limits;
   const part = (value, [low, high]) => (value - low) / (high - low);
-  ring.setAttribute("cx", box[0] + (box[2] - box[0]) * part(curve.cost[i], x));
-  ring.setAttribute("cy", box[1] + (box[3] - box[1]) * part(curve.quality[i], y));
+  ring.setAttribute("cx", area.x + area.width * part(curve.cost[i], x));
+  ring.setAttribute("cy", area.y + area.height * (1 - part(curve.quality[i], y)));
 }
 
 function drawShares(shares) {
@@ -84,7 +84,8 @@ function tile(s, k) {
   if (sample.text) found.append(make("q", {}, sample.text));
   for (const [uri, what] of [[sample.image, truth ?? "scene"], [sample.answers?.[k], "answer at the exit"],
     [sample.mask, "labels"]]) {
-    if (uri) found.append(make("img", { src: uri, alt: what, class: D.tiny ? "tiny" : "" }));
+    const tiny = uri === sample.image && uri?.startsWith("data:image/png");
+    if (uri) found.append(make("img", { src: uri, alt: what, class: tiny ? "tiny" : "" }));
   }
   if (sample.mask) found.append(`mean IoU ${D.example_quality[k][s].toFixed(2)}`);
   else if (D.labels) found.append(right ? `✓ ${answer}` : make("strong", {}, `✗ ${answer}`), right ? "" : `, is ${truth}`);

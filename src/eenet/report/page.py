@@ -28,22 +28,20 @@ _THEME |= {"#d8d8d8": "band", "#8c8c8c": "grey"}
 _THEME |= {colour.lower(): f"c{i}" for i, colour in enumerate(COLOURS[:6])}
 
 
+@matplotlib.rc_context(STYLE)
 def page(data: Data, drawn: dict[str, Figure]) -> str:
     """The page as HTML text; whatever comes from the data is escaped.
 
-    Args:
-        data: From `report_data`, with the examples and names that `write_report` adds.
-        drawn: Figures by name.
+    Data are those of `report_data`, with the examples and names that `write_report` adds.
     """
     loader = PackageLoader("eenet", "report")
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     pages.filters["percent"] = lambda x, digits=1: f"{100 * x:.{digits}f}\N{NO-BREAK SPACE}%"
     pages.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}
     script, *_ = loader.get_source(pages, "page.js")
-    curves, samples = drawn["curves"], data["examples"]
     live = {name: data.get(name) for name in _LIVE.split()}
-    live["axes"] = _axes(curves)
-    live["tiny"] = bool(samples and "image" in samples[0]) and _tiny(samples[0]["image"])
+    axes = drawn["curves"].axes[0]
+    live["limits"] = [axes.get_xlim(), axes.get_ylim()]
     return pages.get_template("page.html").render(
         data,
         drawn=drawn,
@@ -53,8 +51,6 @@ def page(data: Data, drawn: dict[str, Figure]) -> str:
         exit_colours=exit_colours(len(data["exit_costs"])),
         point=at_budget(data["curves"][data["reference"]], data["budget"]),
         stop=nearest(data["grid"], data["budget"]),
-        unit=data["provenance"].get("cost_unit", "given"),
-        scenes=data["measure"].startswith("mean IoU"),
         live=plain(live),
     )
 
@@ -76,7 +72,7 @@ def plain(value: Any) -> Any:
             return None
         return int(value) if value.is_integer() else float(f"{value:.5g}")
     if isinstance(value, Image):
-        kind = "PNG" if value.mode == "P" or _tiny(value) else "JPEG"
+        kind = "PNG" if value.mode == "P" or max(value.size) <= 64 else "JPEG"
         file = io.BytesIO()
         value.save(file, kind, quality=80, optimize=kind == "PNG")
         data = base64.b64encode(file.getvalue()).decode()
@@ -84,39 +80,21 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _tiny(image: Image) -> bool:
-    return max(image.size) <= 64
-
-
 def inline_svg(figure: Figure, name: str, words: str) -> str:
-    """A figure as an SVG element in the colours and fonts of the page, its ids its own.
+    """A figure as an SVG element in the colours and fonts of the page, `words` in its place.
 
-    Args:
-        figure: The figure.
-        name: Its id.
-        words: What to read out in its place.
+    Its ids are its own: they begin with `name`.
     """
     file = io.StringIO()
-    with matplotlib.rc_context(STYLE | {"svg.fonttype": "none", "svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", text)
     text = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font: \1px var(--sans)", text)
-    text = re.sub(
-        r"#[0-9a-f]{6}\b", lambda c: f"var(--{_THEME[c[0]]})" if c[0] in _THEME else c[0], text
-    )
+    for colour, own in _THEME.items():
+        text = text.replace(colour, f"var(--{own})")
     text = re.sub(r'<text(?![^>]*fill:)([^>]*)style="', r'<text\1style="fill: var(--ink); ', text)
     head = f'<svg role="img" aria-label="{html.escape(words)}" viewBox='
     text = re.sub(r"<svg.*?viewBox=", head, text, count=1, flags=re.DOTALL)
     return f'<div id="figure-{name}" tabindex="0">{text}</div>'
-
-
-def _axes(figure: Figure) -> dict[str, Any]:
-    """Where the axes lie in the figure's SVG, in points from the top left, and their limits."""
-    figure.draw_without_rendering()
-    axes = figure.axes[0]
-    width, height = (72 * inches for inches in figure.get_size_inches())
-    place = axes.get_position()
-    box = [place.x0 * width, (1 - place.y0) * height, place.x1 * width, (1 - place.y1) * height]
-    return {"box": box, "x": list(axes.get_xlim()), "y": list(axes.get_ylim())}

@@ -19,6 +19,7 @@ DASHES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)), "-"]
 INK = "#333333"
 GREY = "#8C8C8C"
 BAND = "#D8D8D8"
+DOTTED: dict[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 1.2}
 STYLE: dict[Any, Any] = dict.fromkeys(("text.color", "axes.labelcolor"), INK)
 STYLE |= dict.fromkeys(("xtick.color", "ytick.color"), INK)
 STYLE |= dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
@@ -48,10 +49,12 @@ def plot_curves(
     return figure
 
 
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """Writes a figure atomically; the format is the path's ending."""
-    with atomic(path) as temporary, matplotlib.rc_context(STYLE):
-        figure.savefig(temporary, format=Path(path).suffix[1:], facecolor="white")
+@matplotlib.rc_context(STYLE)
+def save_figure(figure: Figure, *paths: Path) -> None:
+    """Writes a figure atomically; the formats are the paths' endings."""
+    for path in paths:
+        with atomic(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], facecolor="white")
 
 
 def panels_of(titles: list[str], columns: int, height: float, **how: Any) -> tuple[Figure, Any]:
@@ -88,7 +91,7 @@ def finish_curves(
 ) -> None:
     """Marks fixed exits by crosses and the full network by a dotted line; labels and legend."""
     full = exit_quality[-1]
-    axes.axhline(full, color=GREY, linestyle=":", linewidth=1.2, zorder=1)
+    axes.axhline(full, zorder=1, **DOTTED)
     place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     axes.annotate(f"full network {full:.2%}", (0.01, full), (0, 4), fontsize=9, **place)
     crosses = {"color": INK, "markersize": 7, "label": "one exit for all", "zorder": 2}
@@ -110,10 +113,7 @@ def legend_below(figure: Figure, axes: Any) -> None:
 
 
 def cells(axes: Any, names: list[str], values: list[list[float]], reach: float, form: str) -> None:
-    """A table of coloured cells, a row for each name and a column for each exit.
-
-    Blue stands for positive, orange for negative numbers, strongest at `reach`.
-    """
+    """A table of cells, by name and exit: blue if positive, orange if not, strongest at `reach`."""
     for row, numbers in enumerate(values):
         for k, x in enumerate(numbers):
             if math.isfinite(x):

@@ -30,16 +30,14 @@ def control_track(policy: Policy, outputs: ExitOutputs, budget: float) -> dict[s
     """
     if not isinstance(policy, EENetPlus):
         return None
-    costs = outputs.mean_costs
-    full, samples = float(costs[-1]), outputs.num_samples
-    control = BudgetControl(budget * full, costs)
+    full, samples = float(outputs.mean_costs[-1]), outputs.num_samples
+    control = BudgetControl(budget * full, outputs.mean_costs)
     scores = score_exits(policy, outputs.evidence())
     size = -(-samples // _BATCHES)
     spent = []
-    for start in range(0, samples, size):
-        part = scores[:, start : start + size]
+    costs = outputs.costs if outputs.costs.dim() == 2 else outputs.costs[:, None].expand_as(scores)
+    for part, own in zip(*(torch.split(x, size, 1) for x in (scores, costs)), strict=True):
         exits = first_exit(part, policy.at_point(control.u).thresholds)
-        own = outputs.costs if outputs.costs.dim() == 1 else outputs.costs[:, start : start + size]
         spent.append(at_exits(own, exits).double())
         control.update(spent[-1])
     seen = torch.arange(1, samples + 1)
@@ -79,10 +77,9 @@ def promises(
         order = torch.randperm(test.num_samples, generator=torch.Generator().manual_seed(0))
         cal, test = (test.select(half) for half in order.tensor_split(2))
     full = float(test.mean_costs[-1])
-    first = float(test.mean_costs[0]) / full
     steps = budgets
     if not isinstance(policy, LearnedPolicy):
-        steps = torch.linspace(first, max(budgets), _RULES).tolist()
+        steps = torch.linspace(float(test.mean_costs[0]) / full, max(budgets), _RULES).tolist()
     rules = [policy.at(budget * full) for budget in steps]
     evidence, found = test.evidence(), []
     for budget in budgets:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from eenet.metrics import Curve
 from eenet.metrics.segmentation import mean_iou
@@ -39,29 +40,33 @@ def curve_rows(
         segmentation `miou`, the mean IoU of all pixels; `ms`, the mean latency by those measured
         up to each exit; and each exit's share.
     """
-    rows = []
+    rows: list[Row] = []
     for label, curve in curves.items():
-        for m, (budget, rule) in enumerate(zip(budgets, rules[label], strict=True)):
-            cost, cost_se = float(curve.cost[m]), float(curve.cost_se[m])
-            error = (cost_se**2 + rule.cost_se**2) ** 0.5
-            row: Row = {
-                "policy": label,
-                "budget": budget / full_cost,
-                "expected_cost": rule.cost / full_cost,
-                "cost": cost / full_cost,
-                "cost_se": error / full_cost,
-                "z": (cost - rule.cost) / error if error > 0 else 0.0,
-                "quality": float(curve.quality[m]),
-                "quality_se": float(curve.quality_se[m]),
-            }
-            if curve.confusion is not None:
-                row["miou"] = float(mean_iou(curve.confusion[m]))
-            if latencies is not None:
-                row["ms"] = float(curve.shares[m] @ torch.tensor(latencies, dtype=torch.float64))
-            for k, share in enumerate(curve.shares[m].tolist()):
-                row[f"share_exit_{k + 1}"] = share
-            rows.append(row)
+        own = [(rule.cost, rule.cost_se) for rule in rules[label]]
+        expected, expected_se = torch.tensor(own).to(curve.cost).T
+        error = (curve.cost_se.square() + expected_se.square()).sqrt()
+        columns = {
+            "budget": torch.tensor(budgets).to(curve.cost) / full_cost,
+            "expected_cost": expected / full_cost,
+            "cost": curve.cost / full_cost,
+            "cost_se": error / full_cost,
+            "z": ((curve.cost - expected) / error).where(error > 0, 0.0),
+            "quality": curve.quality,
+            "quality_se": curve.quality_se,
+        }
+        if curve.confusion is not None:
+            columns["miou"] = mean_iou(curve.confusion)
+        if latencies is not None:
+            columns["ms"] = curve.shares @ torch.tensor(latencies).to(curve.cost)
+        columns |= {f"share_exit_{k + 1}": x for k, x in enumerate(curve.shares.T)}
+        rows += rows_of(label, columns)
     return rows
+
+
+def rows_of(policy: str, columns: dict[str, Tensor]) -> list[Row]:
+    """Rows of a policy from columns `[M]`."""
+    values = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [{"policy": policy, **dict(zip(columns, row, strict=True))} for row in values]
 
 
 def print_table(table: Table) -> None:

@@ -65,7 +65,7 @@ def read_sweep(path: str | Path, method: str | None = None) -> dict[str, Any]:
 def _complete(where: str, spec: Any) -> tuple[str, dict[str, Any]]:
     """A parameter's distribution, which W&B tells from the settings, and its settings."""
     spec = dict(spec) if isinstance(spec, dict) else {}
-    kind = spec.pop("distribution", "/".join(sorted(spec)))
+    kind = spec.pop("distribution", "/".join(sorted(map(str, spec))))
     whole = all(isinstance(spec.get(end), int) for end in ("min", "max"))
     guessed = {"max/min": "int_uniform" if whole else "uniform"}
     kind = {"value": "constant", "values": "categorical", **guessed}.get(kind, kind)

@@ -67,6 +67,7 @@ def test_names_and_sentences_are_text(report):
     assert "taken" not in script
     found = json.loads(data)
     assert found["classes"][0] == f"class 0 {ATTACK}"
+    assert list(found["policies"]) == ["eenet+", "eenet", "margin"]  # the one opened with first
     assert all(ATTACK in sample["text"] for sample in found["examples"])
     assert ATTACK not in (report / "report.html").read_text()
 

@@ -5,7 +5,6 @@ import io
 import sys
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -42,11 +41,12 @@ def curve_rows(
     """
     rows: list[Row] = []
     for label, curve in curves.items():
+        numbers = curve.cost.new_tensor  # float64, wherever the curve is
         own = [(rule.cost, rule.cost_se) for rule in rules[label]]
-        expected, expected_se = torch.tensor(own).to(curve.cost).T
+        expected, expected_se = numbers(own).T
         error = (curve.cost_se.square() + expected_se.square()).sqrt()
         columns = {
-            "budget": torch.tensor(budgets).to(curve.cost) / full_cost,
+            "budget": numbers(budgets) / full_cost,
             "expected_cost": expected / full_cost,
             "cost": curve.cost / full_cost,
             "cost_se": error / full_cost,
@@ -57,7 +57,7 @@ def curve_rows(
         if curve.confusion is not None:
             columns["miou"] = mean_iou(curve.confusion)
         if latencies is not None:
-            columns["ms"] = curve.shares @ torch.tensor(latencies).to(curve.cost)
+            columns["ms"] = curve.shares @ numbers(latencies)
         columns |= {f"share_exit_{k + 1}": x for k, x in enumerate(curve.shares.T)}
         rows += rows_of(label, columns)
     return rows

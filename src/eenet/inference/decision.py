@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from eenet.scheduling import Evidence, Scorer
+from eenet.scheduling import Evidence, Policy
 from eenet.scheduling.evidence import pool_pixels
 from eenet.scheduling.inputs import WIDEST
 from eenet.scheduling.single import Sample
@@ -23,11 +23,10 @@ class Decision(nn.Module):
         forms: Nesting of the scorer's states, by exit; shared by the decisions of one scorer.
     """
 
-    def __init__(self, scorer: Any, k: int, forms: dict[int, Any]) -> None:
+    def __init__(self, scorer: Policy, k: int, forms: dict[int, Any]) -> None:
         super().__init__()
-        self.policy = getattr(scorer, "policy", scorer)  # so that its tensors are found
         self.scorer, self.k, self.forms = scorer, k, forms
-        self.single = getattr(scorer, "single", lambda _: None)(k)
+        self.single = scorer.single(k)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """From logits `[B, C, ...]`, threshold and state: a mask `[B]` of who stays, and state."""
@@ -74,14 +73,13 @@ class Alone:
         return not leaves
 
 
-def decisions(scorer: Scorer, exits: int) -> list[Decision]:
+def decisions(scorer: Policy, exits: int) -> list[Decision]:
     """The decisions at all exits but the last, on a copy of the scorer that asks no tensor."""
-    frozen: Any = copy.deepcopy(scorer)
-    policy: nn.Module = getattr(frozen, "policy", frozen).requires_grad_(False)
-    for name, buffer in list(policy.named_buffers(recurse=False)):
+    frozen = copy.deepcopy(scorer).requires_grad_(False)
+    for name, buffer in list(frozen.named_buffers(recurse=False)):
         if buffer.dim() == 0:  # a graph cannot branch on what a tensor holds
-            delattr(policy, name)
-            setattr(policy, name, buffer.item())
+            delattr(frozen, name)
+            setattr(frozen, name, buffer.item())
     forms: dict[int, Any] = {}
     return [Decision(frozen, k, forms) for k in range(exits - 1)]
 

@@ -14,7 +14,7 @@ from eenet.inference.decision import Alone, Decision, decisions, shown
 from eenet.inference.run import fold, load_run
 from eenet.inference.stream import stream
 from eenet.models import MultiExitNetwork, narrow
-from eenet.scheduling import BudgetControl, EENetPlus, ExitOutputs, Policy, Rule, Scorer
+from eenet.scheduling import BudgetControl, EENetPlus, ExitOutputs, Policy, Rule
 
 BudgetUnit = Literal["fraction", "cost"]
 _FIRST = torch.zeros(1, dtype=torch.int64)
@@ -84,7 +84,7 @@ class AdaptivePredictor:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.net = net.to(self.device).eval()
         self.policy = policy.to(self.device)
-        exits = policy.calibration_scores.shape[-2]
+        exits = len(policy.calibration_costs)
         if exits != net.num_exits:
             raise ValueError(
                 f"policy: {policy.label} was fitted on {exits} exits (0: not at all), the network "
@@ -100,7 +100,7 @@ class AdaptivePredictor:
         self.profile: LatencyProfile | None = None
         self._step = control
         self._rules: dict[float, Rule] = {}
-        self._decisions: dict[Scorer, list[Decision]] = {}
+        self._decisions: dict[Policy, list[Decision]] = {}
         self.budget = budget
 
     @classmethod
@@ -218,7 +218,7 @@ class AdaptivePredictor:
         # Out of inference mode, so that the policy can be saved and fitted further.
         fields: Any = {"pooled" if pooled else "logits": torch.cat(seen, 1).clone()}
         self.policy.calibrate(ExitOutputs(self.costs * self._scale, **fields))
-        self._rules = {}
+        self._rules, self._decisions = {}, {}
         self.budget = self._budget if budget is None else budget
 
     def report(self) -> Report:

@@ -47,9 +47,9 @@ def _eenet(policy: EENet, outputs: ExitOutputs, budget: float) -> dict[str, Any]
     names += ["max p", "1 - entropy", *(["vote"] if policy.vote else [])]
     names += [f"score at exit {k + 1}" for k in range(exits)]
     values: dict[str | int, list[float]] = {}
-    evidence, votes, past = outputs.evidence(), None, None
+    evidence, state, member = outputs.evidence(), None, policy.member(m)
     for k in range(exits):
-        _, past, votes, x = policy._exit(k, evidence.at(k), votes, past, slice(m, m + 1))
+        _, state, x = member._exit(k, evidence.at(k), state)
         unit: Any = policy.score[k]
         weights = unit.weight[m, :, 0]
         shown = (weights * x[0].std(0)).tolist()

@@ -16,7 +16,7 @@ from eenet.scheduling.heuristics import (
 )
 from eenet.scheduling.optimal_stopping import EENetPlus
 from eenet.scheduling.outputs import ExitOutputs
-from eenet.scheduling.policy import Policy, Rule, Scorer
+from eenet.scheduling.policy import Policy, Rule
 from eenet.scheduling.quality import cost_matrix_quality
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "Policy",
     "Random",
     "Rule",
-    "Scorer",
     "Temperature",
     "Vote",
     "cost_matrix_quality",

@@ -124,16 +124,16 @@ class EENet(LearnedPolicy):
         shares = self._forward(evidence)[1].mean(-1)
         return shares if self.exit_distribution == "learned" else torch.ones_like(shares)
 
-    def member_step(self, m: int, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
-        """`Scorer.step` of fit `m`."""
-        votes, past = (None, None) if state is None else (state[0], state[1].unsqueeze(0))
-        score, past, votes, _ = self._exit(k, evidence, votes, past, slice(m, m + 1))
-        return score[0], (votes, past[0])
+    @torch.no_grad()
+    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
+        """Scores by the score logits of a member."""
+        score, state, _ = self._exit(k, evidence, state)
+        return score[0], state
 
-    def member_single(self, m: int, k: int) -> Single:
-        """`Policy.single` of fit `m`."""
+    def single(self, k: int) -> Single:
+        """See `Policy.single`."""
         unit: Any = self.score[k]
-        weight, bias = unit.weight[m, :, 0].tolist(), float(unit.bias[m])
+        weight, bias = unit.weight[self.chosen][0, :, 0].tolist(), float(unit.bias[self.chosen])
         rounding = CLOSE * (sum(map(abs, weight)) + abs(bias))  # no input is larger than 1
 
         def decide(sample: Sample, threshold: float, state: Any) -> tuple[bool | None, Any]:
@@ -151,28 +151,25 @@ class EENet(LearnedPolicy):
 
     def _forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """Score logits and assignments, both `[M, E, N]`."""
-        votes, past = None, None
-        scores, heights = [], []
+        state, scores, heights = None, [], []
         for k in range(len(self.score)):
-            score, past, votes, x = self._exit(k, evidence.at(k), votes, past, slice(None))
+            score, state, x = self._exit(k, evidence.at(k), state)
             scores.append(score)
             heights.append(self.assign[k](x).squeeze(-1))
         return torch.stack(scores, 1), torch.stack(heights, 1).softmax(1)
 
-    def _exit(
-        self, k: int, evidence: Evidence, votes: Tensor | None, past: Tensor | None, members: slice
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Score logits `[m, N]` at exit k, past scores `[m, N, k + 1]`, votes, and the input."""
+    def _exit(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any, Tensor]:
+        """Score logits `[m, N]` at exit k, the state for the next, and the input `[m, N, D]`.
+
+        The state holds the votes `[N, C]` and the scores `[N, m]` of each exit so far.
+        """
+        votes, past = state or (None, ())
         votes = count_votes(votes, evidence)
-        vote = votes.amax(-1) / (k + 1)
         confidences = [1 - evidence.one_minus_max, 1 - evidence.entropy]
-        confidences += [vote] if self.vote else []
+        confidences += [votes.amax(-1) / (k + 1)] if self.vote else []
         shown = torch.cat([evidence.log_probs.exp(), torch.stack(confidences, -1)], -1)
-        unit: Any = self.score[k]
-        count = len(unit.weight[members])
-        x = shown.expand(count, -1, -1)
-        if past is not None and self.past_scores:
-            x = torch.cat([x, past], -1)
-        score = unit(x, members).squeeze(-1)
-        new = score.detach().sigmoid().unsqueeze(-1)
-        return score, new if past is None else torch.cat([past, new], -1), votes, x
+        x = shown.expand(len(self.budgets[self.chosen]), -1, -1)
+        if past and self.past_scores:
+            x = torch.cat([x, *(score.T.unsqueeze(-1) for score in past)], -1)
+        score = self.score[k](x, self.chosen).squeeze(-1)
+        return score, (votes, (*past, score.detach().sigmoid().T)), x

@@ -34,20 +34,19 @@ class GatePolicy(LearnedPolicy):
         doubts = [evidence.one_minus_max, evidence.entropy, evidence.one_minus_margin]
         return torch.stack(doubts, -1)
 
-    def log_odds(self, k: int, evidence: Evidence, members: slice = slice(None)) -> Tensor:
-        """`[m, N]`: log-odds of leaving at exit k on arrival."""
+    def log_odds(self, k: int, evidence: Evidence) -> Tensor:
+        """`[m, N]`: log-odds of leaving at exit k on arrival, of the fits chosen."""
+        count = len(self.budgets[self.chosen])
         if k == len(self.gate):
-            return evidence.entropy.expand(len(self.budgets[members]), -1) * 0
-        unit: Any = self.gate[k]
-        x = self.inputs(evidence).expand(len(unit.weight[members]), -1, -1)
-        odds: Tensor = unit(x, members).squeeze(-1)
+            return evidence.entropy.expand(count, -1) * 0
+        x = self.inputs(evidence).expand(count, -1, -1)
+        odds: Tensor = self.gate[k](x, self.chosen).squeeze(-1)
         return odds
 
     def leaving(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """Log-odds of the gates `[M, E - 1, N]` and log P `[M, E, N]`."""
-        exits = len(self.gate) + 1
-        odds = torch.stack([self.log_odds(k, evidence.at(k)) for k in range(exits)], 1)
-        odds = odds[:, :-1]
+        exits = range(len(self.gate) + 1)
+        odds = torch.stack([self.log_odds(k, evidence.at(k)) for k in exits], 1)[:, :-1]
         zero = odds.new_zeros(len(odds), 1, odds.shape[2])
         stays = torch.cat([zero, F.logsigmoid(-odds).cumsum(1)], 1)
         return odds, stays + torch.cat([F.logsigmoid(odds), zero], 1)
@@ -66,9 +65,10 @@ class GatePolicy(LearnedPolicy):
         """The mean of P."""
         return self.leaving(evidence)[1].exp().mean(-1)
 
-    def member_step(self, m: int, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
-        """`Scorer.step` of fit `m`."""
-        return self.log_odds(k, evidence, slice(m, m + 1))[0], state
+    @torch.no_grad()
+    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
+        """Scores by the log-odds of a member's gate."""
+        return self.log_odds(k, evidence)[0], state
 
 
 class LearnedStopping(GatePolicy):

@@ -97,10 +97,6 @@ class Temperature(HeuristicPolicy):
     sized_by_data = (*HeuristicPolicy.sized_by_data, "inverse")
     inverse: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("inverse", torch.empty(0))
-
     def fit(self, outputs: ExitOutputs) -> Self:
         """Fits each exit's temperature by the likelihood of the labels, which it needs."""
         if outputs.labels is None or outputs.logits is None:

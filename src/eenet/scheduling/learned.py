@@ -1,8 +1,8 @@
 """What policies optimised by gradient descent share: a bank of independent fits, one per budget."""
 
+import copy
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from eenet.scheduling.evidence import Evidence
 from eenet.scheduling.outputs import ExitOutputs
 from eenet.scheduling.policy import Policy, Rule, rule_for, score_exits
-from eenet.scheduling.single import Single
 from eenet.scheduling.thresholds import check_budget
 
 
@@ -19,10 +18,13 @@ class LearnedPolicy(Policy):
     """A policy with one fit per budget: every parameter's first dimension.
 
     The order is `prepare`, gradient steps on `loss` with `keep_best` now and then, `restore_best`,
-    `calibrate`; `eenet.modules.SchedulerModule` does so. No fit may depend on another.
+    `calibrate`; `eenet.modules.SchedulerModule` does so. No fit may depend on another. Scores come
+    from one `member` at a time.
     """
 
     sized_by_data = (*Policy.sized_by_data, "budgets", "costs", "shares")
+    chosen = slice(None)
+    """Which fits compute."""
     sizes: Tensor
     budgets: Tensor
     costs: Tensor
@@ -31,9 +33,6 @@ class LearnedPolicy(Policy):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("sizes", torch.zeros(3, dtype=torch.int64))  # those of `build`
-        self.register_buffer("budgets", torch.empty(0))
-        self.register_buffer("costs", torch.empty(0))
-        self.register_buffer("shares", torch.empty(0, 0))
         self._best: dict[str, Tensor] = {}
         self._best_losses = torch.empty(0)
 
@@ -87,16 +86,14 @@ class LearnedPolicy(Policy):
         return None
 
     @abstractmethod
-    def member_step(self, m: int, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
-        """`Scorer.step` of fit `m`."""
-
-    @abstractmethod
     def exit_shares(self, evidence: Evidence) -> Tensor:
         """Exit distribution `[M, E]` of each fit on these samples, before it is tilted."""
 
-    def member(self, m: int) -> "Member":
-        """The scorer of fit `m`."""
-        return Member(self, m)
+    def member(self, m: int) -> Self:
+        """Fit `m` as a scorer: the same policy, parameters and all, with this one chosen."""
+        member = copy.copy(self)
+        member.chosen = slice(m, m + 1)
+        return member
 
     @torch.no_grad()
     def calibrate(self, outputs: ExitOutputs) -> Self:
@@ -114,8 +111,15 @@ class LearnedPolicy(Policy):
         return self
 
     def at(self, budget: float) -> Rule:
-        """The rule of the fit for `budget`; a budget without a fit is refused."""
-        m = self.member_of(budget)
+        """The rule of the fit for `budget`; the error where there is none lists those there are."""
+        distance = (self.budgets - budget).abs()
+        if not len(distance) or float(distance.min()) > 1e-4 * budget:
+            fitted = ", ".join(f"{float(b):g}" for b in self.budgets)
+            raise ValueError(
+                f"budget={budget:g}: {self.label} holds the budget in its loss and was fitted for "
+                f"{fitted or 'none'}; fit it for this one too"
+            )
+        m = int(distance.argmin())
         scores, costs = self.calibration_scores[m], self.calibration_costs
         return rule_for(self.member(m), scores, costs, self.shares[m], budget)
 
@@ -132,35 +136,6 @@ class LearnedPolicy(Policy):
     def restore_best(self) -> None:
         """Goes back to each fit's best parameters, if `keep_best` was ever called."""
         self.load_state_dict(self._best, strict=False)
-
-    def member_of(self, budget: float) -> int:
-        """Index of the fit for `budget`; the error where there is none lists those there are."""
-        distance = (self.budgets - budget).abs()
-        if not len(distance) or float(distance.min()) > 1e-4 * budget:
-            fitted = ", ".join(f"{float(b):g}" for b in self.budgets)
-            raise ValueError(
-                f"budget={budget:g}: {self.label} holds the budget in its loss and was fitted for "
-                f"{fitted or 'none'}; fit it for this one too"
-            )
-        return int(distance.argmin())
-
-
-@dataclass(frozen=True)
-class Member:
-    """One fit of the bank as a scorer."""
-
-    policy: LearnedPolicy
-    index: int
-
-    @torch.no_grad()
-    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
-        """See `Scorer.step`."""
-        return self.policy.member_step(self.index, k, evidence, state)
-
-    def single(self, k: int) -> Single | None:
-        """See `Policy.single`."""
-        member_single: Any = getattr(self.policy, "member_single", None)
-        return member_single and member_single(self.index, k)  # type: ignore[no-any-return]
 
 
 class BankLinear(nn.Module):

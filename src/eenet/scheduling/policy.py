@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,24 +24,7 @@ _BLOCK = 16384
 """Samples scored at a time: what lies in between stays in the processor's cache."""
 
 
-class Scorer(Protocol):
-    """Scores samples exit by exit; it cannot look ahead, since later exits are never shown."""
-
-    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
-        """Scores the samples that reached exit `k`.
-
-        Args:
-            k: Exit, from 0.
-            evidence: What exit k shows about B samples.
-            state: What the step of exit k-1 returned, narrowed to these samples; None at k = 0.
-
-        Returns:
-            Scores `[B]`, higher meaning readier to leave, and a state: any nesting of tensors
-            whose first dimension is the sample.
-        """
-
-
-def score_exits(scorer: Scorer, evidence: Evidence) -> Tensor:
+def score_exits(scorer: "Policy", evidence: Evidence) -> Tensor:
     """Scores `[E, N]` of all samples at all exits, given the evidence of all exits."""
     blocks = []
     for block in zip(*(torch.split(field, _BLOCK, 1) for field in evidence), strict=True):
@@ -58,13 +41,13 @@ class Rule:
     """A policy at one budget: leave at the first exit where the score reaches the threshold.
 
     Args:
-        scorer: Gives the scores.
+        scorer: Gives the scores: the policy, or one fit of a bank of them.
         thresholds: `[E]`.
         cost: Average cost on the samples that the thresholds were set on.
         cost_se: Standard error of that average.
     """
 
-    scorer: Scorer
+    scorer: "Policy"
     thresholds: Tensor
     cost: float
     cost_se: float
@@ -89,21 +72,22 @@ def decide_all(rules: Sequence[Rule], evidence: Evidence) -> Tensor:
 class Policy(nn.Module, ABC):
     """Decides where samples leave: `fit` learns and calibrates, `at(budget)` gives a `Rule`.
 
-    The budget is an argument of evaluation, unless a policy's own loss holds it. Scores of the
-    calibration samples are kept as buffers, so that a saved policy serves new budgets.
+    It scores samples exit by exit and cannot look ahead: later exits are never shown. The budget
+    is an argument of evaluation, unless a policy's own loss holds it. Scores of the calibration
+    samples are kept as buffers, so that a saved policy serves new budgets.
     """
 
     label: str
     """Short name in tables and plots."""
     sized_by_data: tuple[str, ...] = ("calibration_scores", "calibration_costs")
-    """Buffers whose shape is known only when they are loaded."""
+    """Buffers, empty at first, whose shape is known only when they are set or loaded."""
     calibration_scores: Tensor
     calibration_costs: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("calibration_scores", torch.empty(0, 0))
-        self.register_buffer("calibration_costs", torch.empty(0))
+        for name in self.sized_by_data:
+            self.register_buffer(name, torch.empty(0))
 
     def fit(self, outputs: ExitOutputs) -> Self:
         """Learns from labelled outputs, if there is something to learn, and calibrates."""
@@ -111,7 +95,7 @@ class Policy(nn.Module, ABC):
 
     def calibrate(self, outputs: ExitOutputs) -> Self:
         """Takes scores and costs of these samples, labelled or not, to set thresholds by."""
-        scores = outputs.map(lambda evidence: score_exits(self, evidence))  # type: ignore[arg-type]
+        scores = outputs.map(lambda evidence: score_exits(self, evidence))
         if not torch.isfinite(scores).all():
             raise ValueError(f"{self.label}: the scores hold NaN or infinity")
         self.calibration_scores, self.calibration_costs = scores, outputs.costs
@@ -120,6 +104,20 @@ class Policy(nn.Module, ABC):
     @abstractmethod
     def at(self, budget: float) -> Rule:
         """The rule that meets an average cost of `budget`, in the unit of the costs."""
+
+    @abstractmethod
+    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
+        """Scores the samples that reached exit `k`.
+
+        Args:
+            k: Exit, from 0.
+            evidence: What exit k shows about B samples.
+            state: What the step of exit k-1 returned, narrowed to these samples; None at k = 0.
+
+        Returns:
+            Scores `[B]`, higher meaning readier to leave, and a state: any nesting of tensors
+            whose first dimension is the sample.
+        """
 
     def single(self, k: int) -> Single | None:
         """The decision at exit `k` on one sample of few classes, if there is a fast one."""
@@ -142,12 +140,8 @@ class HeuristicPolicy(Policy):
         shares = torch.ones(len(self.calibration_scores))
         return rule_for(self, self.calibration_scores, self.calibration_costs, shares, budget)
 
-    @abstractmethod
-    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
-        """See `Scorer.step`."""
 
-
-def rule_for(scorer: Scorer, scores: Tensor, costs: Tensor, shares: Tensor, budget: float) -> Rule:
+def rule_for(scorer: Policy, scores: Tensor, costs: Tensor, shares: Tensor, budget: float) -> Rule:
     """The rule whose exit distribution is `shares`, tilted until it meets the budget.
 
     Args:

@@ -82,22 +82,7 @@ def _write(module: nn.Module, tensors: list[Tensor], path: Path, dynamic: Sequen
             module.eval(), arguments, dynamic_shapes=(shapes,), strict=False
         )
     torch.export.save(program, f"{path}.pt2")
-    program = program.run_decompositions(
-        {torch.ops.aten.cummin.default: _running(1), torch.ops.aten.cummax.default: _running(-1)}
-    )
     torch.onnx.export(program, f=f"{path}.onnx", dynamo=True, external_data=False, verbose=False)
-
-
-def _running(sign: int) -> Any:
-    """Running minimum (sign 1) or maximum (-1), which ONNX lacks, in terms of what it has."""
-
-    def running(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-        later = torch.full((x.shape[-1],) * 2, sign * float("inf")).triu(1)
-        spread = x.unsqueeze(-2) + later
-        values = spread.amin(-1) if sign > 0 else spread.amax(-1)
-        return values, values.long()
-
-    return running
 
 
 class OnnxPredictor:

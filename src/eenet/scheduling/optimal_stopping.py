@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_right
+from itertools import accumulate, product
 from typing import Any, Self
 
 import numpy as np
@@ -68,8 +69,6 @@ class EENetPlus(Policy):
         self.seed = seed
         self.ceiling = ceiling
         self.nothing = nothing
-        for name in ("weight", "bias", "prices", "steps"):
-            self.register_buffer(name, torch.empty(0))
         self.register_buffer("switch", torch.tensor(math.inf))
         self.register_buffer("confidence", torch.tensor(0))
         self.register_buffer("highest", torch.tensor(math.inf))
@@ -220,23 +219,20 @@ class EENetPlus(Policy):
     ) -> None:
         """Sets the price and the heuristic that give the largest area under the curve."""
         family = NestedFamily(scores, costs)
-        low, high = float(family.mean_costs[0]), float(family.mean_costs[-1])
+        low, high = family.mean_costs[[0, -1]].tolist()
         grid = torch.linspace(low, high, 65, dtype=torch.float64)
+        never = float(scores.min()) - 1.0
+        budgets = torch.linspace(low, high, _SWITCHES + 1).tolist()[:-1]
+        switches = [max(family.threshold(budget), never) for budget in budgets]
 
-        def area() -> float:
+        def area(switch: float, index: int) -> float:
+            self.switch, self.confidence = torch.tensor(switch), torch.tensor(index)
             candidate = NestedFamily(self._switched(scores, evidence), costs)
             at = torch.searchsorted(candidate.cost, grid, right=True) - 1
             return float(candidate.climb(quality)[at.clamp_min(0)].mean())
 
-        self.switch = torch.tensor(math.inf)
-        best = (area(), math.inf, 0)
-        never = float(scores.min()) - 1.0
-        for budget in torch.linspace(low, high, _SWITCHES + 1).tolist()[:-1]:
-            switch = max(family.threshold(budget), never)
-            for index in range(len(_CONFIDENCES)):
-                self.switch, self.confidence = torch.tensor(switch), torch.tensor(index)
-                best = max(best, (area(), switch, index))
-        self.switch, self.confidence = torch.tensor(best[1]), torch.tensor(best[2])
+        choices = [(math.inf, 0), *product(switches, range(len(_CONFIDENCES)))]
+        self.switch, self.confidence = map(torch.tensor, max((area(*c), *c) for c in choices)[1:])
 
 
 def critical_price(gains: Tensor, prices: Tensor, step: Tensor) -> Tensor:
@@ -251,7 +247,10 @@ def critical_price(gains: Tensor, prices: Tensor, step: Tensor) -> Tensor:
     Returns:
         `[N]`: interpolated where the gain changes sign within the prices, extrapolated beyond.
     """
-    falling = 0.5 * (gains.cummin(1).values + gains.flip(1).cummax(1).values.flip(1))
+    columns = gains.unbind(1)  # and not cummin and cummax, which ONNX lacks
+    least = torch.stack([*accumulate(columns, torch.minimum)], 1)
+    most = torch.stack([*accumulate(reversed(columns), torch.maximum)], 1).flip(1)
+    falling = 0.5 * (least + most)
     positive = (falling > 0).sum(1)
     left = (positive - 1).clamp(0, len(prices) - 2)
     above = falling.gather(1, left[:, None])[:, 0]

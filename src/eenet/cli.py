@@ -9,13 +9,12 @@ import warnings
 from argparse import ArgumentError
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from eenet import __version__
-from eenet.compare import main as compare
 from eenet.lightning_cli import EENetCLI
-from eenet.pipeline import run_pipeline
 
 _HELP = f"""\
 eenet {__version__}: adaptive inference with multi-exit networks
@@ -34,6 +33,15 @@ Each takes --help. Any setting of a FILE can be changed by a dotted flag, for ex
 --trainer.max_epochs 3. EENET_TRACEBACK=1 shows where an error came from.
 """
 
+_COMMANDS = {
+    "pipeline": "eenet.pipeline:run_pipeline",
+    "predict RUN_DIR": "eenet.predict:predict_command",
+    "compare": "eenet.compare:main",
+    "report": "eenet.report.command:main",
+    "sweep": "eenet.sweep:sweep_command",
+}
+"""What takes the rest of the command line; all else is Lightning's."""
+
 
 def main(args: list[str] | None = None) -> None:
     """Runs the command line.
@@ -47,23 +55,13 @@ def main(args: list[str] | None = None) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(_HELP)
         return
+    command, *rest = words
+    if command == "predict" and rest and not rest[0].startswith("-"):
+        command = "predict RUN_DIR"
     with reporting_errors():
-        if words[0] == "pipeline":
-            run_pipeline(words[1:])
-        elif words[0] == "predict" and words[1:] and not words[1].startswith("-"):
-            from eenet.predict import predict_command
-
-            predict_command(words[1:])
-        elif words[0] == "compare":
-            compare(words[1:])
-        elif words[0] == "report":
-            from eenet.report.command import main as report
-
-            report(words[1:])
-        elif words[0] == "sweep":
-            from eenet.sweep import sweep_command
-
-            sweep_command(words[1:])
+        if command in _COMMANDS:
+            module, _, function = _COMMANDS[command].partition(":")
+            getattr(import_module(module), function)(rest)
         else:
             EENetCLI(args=args)
 

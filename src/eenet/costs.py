@@ -4,7 +4,7 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -12,8 +12,6 @@ from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 from eenet.models import MultiExitNetwork, narrow
-
-CostUnit = Literal["macs", "ms"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,8 @@ class ExitCosts:
     device: str
     threads: int
 
-    def vector(self, unit: CostUnit) -> torch.Tensor:
-        """The costs `[E]` in a unit, float64."""
+    def vector(self, unit: str) -> torch.Tensor:
+        """The costs `[E]` in the unit "macs" or "ms", float64."""
         return torch.tensor(getattr(self, unit), dtype=torch.float64)
 
     def as_dict(self) -> dict[str, Any]:
@@ -54,19 +52,14 @@ def measure_costs(net: MultiExitNetwork, x: Any, warmup: int = 3, repeats: int =
         warmup: Passes before the clock counts.
         repeats: Passes whose median counts.
     """
-    batch_size = len(pytree.tree_leaves(x)[0])
-    parameters: set[torch.nn.Parameter] = set()
-    params = []
-    for stage, head in zip(net.stages, net.heads, strict=True):
-        parameters |= {*stage.parameters(), *head.parameters()}
-        params.append(sum(p.numel() for p in parameters))
-    example = next(net.parameters())
+    exits = range(1, net.num_exits + 1)
+    passed = [torch.nn.ModuleList([net.stages[:k], net.heads[:k]]) for k in exits]
     return ExitCosts(
         macs=count_macs(net, x),
-        params=params,
-        ms=measure_latency(net, x, warmup, repeats),
-        batch_size=batch_size,
-        device=_device_name(example.device),
+        params=[sum(p.numel() for p in modules.parameters()) for modules in passed],
+        ms=_clock(net, x, warmup, repeats).quantile(0.5, dim=0).tolist(),
+        batch_size=len(pytree.tree_leaves(x)[0]),
+        device=_device_name(next(net.parameters()).device),
         threads=torch.get_num_threads(),
     )
 
@@ -94,21 +87,6 @@ def count_macs(net: MultiExitNetwork, x: Any) -> list[float]:
             total += counter.get_total_flops() / 2 / samples
             macs.append(total)
     return macs
-
-
-def measure_latency(
-    net: MultiExitNetwork, x: Any, warmup: int = 3, repeats: int = 20
-) -> list[float]:
-    """Median milliseconds from the input to the logits of each exit, for the whole batch.
-
-    Args:
-        net: The network.
-        x: Input batch on the network's device.
-        warmup: Passes before the clock counts.
-        repeats: Passes whose median counts.
-    """
-    medians: list[float] = _clock(net, x, warmup, repeats).quantile(0.5, dim=0).tolist()
-    return medians
 
 
 @dataclass(frozen=True)
@@ -139,14 +117,6 @@ class LatencyProfile:
         zero = torch.zeros(len(self.times[size]), 1, dtype=torch.float64)
         steps = torch.cat([zero, self.times[size]], 1).diff(dim=1)
         return float(steps[:, k].quantile(q)) * max(1.0, samples / size)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Percentiles for JSON: `ms[batch size][p50 | p90 | p99][exit]`."""
-        ms = {
-            str(size): {f"p{q}": self.exit_ms(size, q / 100).tolist() for q in (50, 90, 99)}
-            for size in self.times
-        }
-        return {"device": self.device, "threads": self.threads, "ms": ms}
 
 
 def profile_latency(

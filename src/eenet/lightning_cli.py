@@ -30,6 +30,7 @@ class EENetCLI(LightningCLI):
     """
 
     def __init__(self, args: ArgsType = None, run: bool = True) -> None:
+        callbacks = (SeedEpochs, LastCheckpoint, CollectOutputs, CurveReport, WriteDecisions)
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -38,15 +39,7 @@ class EENetCLI(LightningCLI):
             save_config_callback=RunConfig,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            trainer_defaults={
-                "callbacks": [
-                    SeedEpochs(),
-                    LastCheckpoint(),
-                    CollectOutputs(),
-                    CurveReport(),
-                    WriteDecisions(),
-                ]
-            },
+            trainer_defaults={"callbacks": [kind() for kind in callbacks]},
             parser_kwargs={**_STRICT, **dict.fromkeys(self.subcommands(), _STRICT)},
             args=args,
             run=run,

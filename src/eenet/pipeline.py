@@ -10,16 +10,12 @@ import shlex
 import subprocess
 import sys
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import (  # type: ignore[attr-defined]
-    ActionConfigFile,
-    ActionParser,
-    ArgumentParser,
-    Namespace,
-)
+from jsonargparse import ActionParser, ArgumentParser, Namespace
 
 from eenet.checks import check_config, check_stages
 from eenet.files import sha256, write_text
@@ -42,6 +38,23 @@ _TITLES = {
 }
 
 
+@dataclass
+class _Options:
+    """Options of `eenet pipeline` beside the configs of its stages.
+
+    Args:
+        run_dir: Run folder.
+        overwrite: Train anew where the run folder holds a network of another config; the old stage
+            is kept under another name.
+        launcher: What starts the processes of stage 1: 'srun' in a Slurm job, or 'torchrun
+            --no-python --nproc-per-node 4'; nothing where Lightning starts them itself.
+    """
+
+    run_dir: str = "runs/pipeline"
+    overwrite: bool = False
+    launcher: str = ""
+
+
 def pipeline_parser() -> ArgumentParser:
     """The parser of `eenet pipeline`."""
     parser = ArgumentParser(
@@ -51,22 +64,8 @@ def pipeline_parser() -> ArgumentParser:
         description="Train a multi-exit network, collect its exit outputs, fit the policies on "
         "them and draw the accuracy-vs-budget curve, all in one run folder.",
     )
-    parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file")
-    parser.add_argument("--run_dir", type=str, default="runs/pipeline", help="Run folder.")
-    parser.add_argument(
-        "--overwrite",
-        type=bool,
-        default=False,
-        help="Train anew where the run folder holds a network of another config; the old stage "
-        "is kept under another name.",
-    )
-    parser.add_argument(
-        "--launcher",
-        type=str,
-        default="",
-        help="What starts the processes of stage 1: 'srun' in a Slurm job, or 'torchrun "
-        "--no-python --nproc-per-node 4'; nothing where Lightning starts them itself.",
-    )
+    parser.add_argument("-c", "--config", action="config", help="YAML file")
+    parser.add_class_arguments(_Options)
     for stage in ("stage1", "stage2"):
         parser.add_argument(f"--{stage}", action=ActionParser(parser=stage_parser()))
     return parser
@@ -222,12 +221,10 @@ def difference(old: Any, new: Any, path: str = "") -> str:
 
 def _say_what_is_there(run: Path, stage1: Path, stage2: Path) -> None:
     print(
-        f"\nDone. Look at\n"
-        f"  {stage2}/curve.png    the accuracy-vs-budget curve\n"
+        f"\nDone. Look at\n  {stage2}/curve.png    the accuracy-vs-budget curve\n"
         f"  {stage2}/curve.csv    every policy at every budget: accuracy, cost used, exit shares\n"
         f"  {stage1}/costs.json   what each exit costs in MACs and milliseconds\n"
-        f"Then try\n"
-        f"  eenet pipeline --config {run}/pipeline.yaml "
+        f"Then try\n  eenet pipeline --config {run}/pipeline.yaml "
         "--stage2.model.init_args.budgets '[0.55, 0.75, 0.95]'\n"
         "which keeps the trained network and fits the policies for other budgets."
     )

@@ -82,12 +82,8 @@ def within_budget(
     # The bet needs bounds that hold for all samples to come: what exits cost, not what was spent.
     low, span = _range(outputs.costs if cost_range is None else torch.tensor(cost_range))
     p_values = betting_p_value((spent - low) / span, (budget - low) / span, delta)
-    index = _accepted(p_values, delta)
-    if index < 0:
-        raise ValueError(
-            f"budget={budget:g} cannot be promised at delta={delta:g} from {outputs.num_samples} "
-            f"samples: give cheaper rules first, more samples, or a larger budget"
-        )
+    remedy = "cheaper rules first, more samples, or a larger budget"
+    index = _last_accepted(p_values, delta, f"budget={budget:g}", remedy, outputs.num_samples)
     return Guaranteed(rules[index], index, budget - float(spent[index].double().mean()))
 
 
@@ -111,12 +107,8 @@ def within_loss(
     loss = (quality[-1] - _each(rules, outputs, quality)).flip(0)
     _, span = _range(quality)
     p_values = betting_p_value((loss / span + 1) / 2, (epsilon / span + 1) / 2, delta)
-    accepted = _accepted(p_values, delta)
-    if accepted < 0:
-        raise ValueError(
-            f"epsilon={epsilon:g} cannot be promised at delta={delta:g} from "
-            f"{outputs.num_samples} samples: give dearer rules, more samples, or a larger epsilon"
-        )
+    remedy = "dearer rules, more samples, or a larger epsilon"
+    accepted = _last_accepted(p_values, delta, f"epsilon={epsilon:g}", remedy, outputs.num_samples)
     index = len(rules) - 1 - accepted
     return Guaranteed(rules[index], index, epsilon - float(loss[accepted].mean()))
 
@@ -128,9 +120,14 @@ def _each(rules: Sequence[Rule], outputs: ExitOutputs, values: Tensor) -> Tensor
     return at_exits(values, outputs.map(lambda e: torch.stack([rule.decide(e) for rule in rules])))
 
 
-def _accepted(p_values: Tensor, delta: float) -> int:
-    """Index of the last hypothesis before the first that is not rejected, or -1."""
-    return int((p_values <= delta).int().cumprod(0).sum()) - 1
+def _last_accepted(p_values: Tensor, delta: float, promise: str, remedy: str, samples: int) -> int:
+    """Index of the last hypothesis before the first that is not rejected; there must be one."""
+    rejected = int((p_values <= delta).int().cumprod(0).sum())
+    if not rejected:
+        raise ValueError(
+            f"{promise} cannot be promised at delta={delta:g} from {samples} samples: give {remedy}"
+        )
+    return rejected - 1
 
 
 def _range(values: Tensor) -> tuple[float, float]:

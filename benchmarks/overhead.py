@@ -22,7 +22,7 @@ MODES = ("full network", "adaptive", "throughput mode")
 def scheduler(predictor, logits):
     memory = None
     for k in range(len(predictor._chain)):
-        memory, _ = predictor._decide(k, logits[k], memory)
+        memory, _ = predictor._decide(k, logits[k], memory, lone=True)
 
 
 def peak(arguments) -> float:

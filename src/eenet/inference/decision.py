@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from eenet.scheduling import Evidence, Policy
 from eenet.scheduling.evidence import pool_pixels
@@ -15,28 +14,23 @@ from eenet.scheduling.single import Sample
 
 
 class Decision(nn.Module):
-    """Decides at one exit; the scorer's state goes in and out as a flat list of tensors.
+    """Decides at one exit.
 
     Args:
         scorer: Gives the scores.
         k: The exit, from 0.
-        forms: Nesting of the scorer's states, by exit; shared by the decisions of one scorer.
     """
 
-    def __init__(self, scorer: Policy, k: int, forms: dict[int, Any]) -> None:
+    def __init__(self, scorer: Policy, k: int) -> None:
         super().__init__()
-        self.scorer, self.k, self.forms = scorer, k, forms
-        self.single = scorer.single(k)
+        self.scorer, self.k, self.single = scorer, k, scorer.single(k)
 
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """From logits `[B, C, ...]`, threshold and state: a mask `[B]` of who stays, and state."""
-        logits, threshold, *memory = tensors
+    def forward(self, logits: Tensor, threshold: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """A mask `[B]` of who stays, by logits `[B, C, ...]` and the state; and the next state."""
         seen = shown(logits)
         evidence = Evidence.from_logits(seen) if seen is logits else Evidence.from_pooled(seen)
-        state = pytree.tree_unflatten(memory, self.forms[self.k]) if memory else None
         score, state = self.scorer.step(self.k, evidence, state)
-        leaves, self.forms[self.k + 1] = pytree.tree_flatten(state)
-        return ~(score >= threshold), *(leaf for leaf in leaves if isinstance(leaf, Tensor))
+        return ~(score >= threshold), state
 
 
 class Alone:
@@ -52,8 +46,8 @@ class Alone:
     def __init__(self, chain: Sequence[Decision], thresholds: Sequence[float]) -> None:
         self.chain, self.thresholds = chain, thresholds
         self.seen: list[Tensor] = []
-        self.memory: list[Tensor] = []  # of the graphs, which have seen `asked` exits
-        self.asked, self.plain, self.state = 0, True, None
+        self.plain, self.state = True, None
+        self.asked, self.memory = 0, None  # how many exits the graphs have seen, and their state
 
     def stays(self, logits: Tensor) -> bool:
         """Whether the sample goes on, by the logits `[1, C, ...]` of the next exit."""
@@ -68,7 +62,7 @@ class Alone:
         if leaves is None:
             for j in range(self.asked, k + 1):
                 threshold = torch.tensor(self.thresholds[j])
-                stays, *self.memory = self.chain[j](self.seen[j], threshold, *self.memory)
+                stays, self.memory = self.chain[j](self.seen[j], threshold, self.memory)
             self.asked, leaves = k + 1, not stays
         return not leaves
 
@@ -80,8 +74,7 @@ def decisions(scorer: Policy, exits: int) -> list[Decision]:
         if buffer.dim() == 0:  # a graph cannot branch on what a tensor holds
             delattr(frozen, name)
             setattr(frozen, name, buffer.item())
-    forms: dict[int, Any] = {}
-    return [Decision(frozen, k, forms) for k in range(exits - 1)]
+    return [Decision(frozen, k) for k in range(exits - 1)]
 
 
 def shown(logits: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Export: stages and decisions as graphs, and the loop that runs them without torch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,20 @@ from eenet.inference.predictor import AdaptivePredictor
 _Arrays = list[NDArray[Any]]
 
 
-class _Stage(nn.Module):
-    """A stage with its head on flat states: logits, then the tensors of the next state."""
+class _Flat(nn.Module):
+    """A step of a stage or a decision, its nested arguments and results as flat tensors."""
 
-    def __init__(self, net: Any, k: int, spec: Any) -> None:
+    def __init__(self, owner: nn.Module, step: Callable[..., Any], arguments: Any) -> None:
         super().__init__()
-        self.net, self.k, self.spec = net, k, spec
+        self.owner, self.step = owner, step  # the former so that its tensors are found
+        self.tensors, self.form = pytree.tree_flatten(arguments)
 
-    def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
-        logits, after = self.net.step(self.k, pytree.tree_unflatten(list(state), self.spec))
-        return logits, *pytree.tree_leaves(after)
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        result = self.step(*pytree.tree_unflatten(tensors, self.form))
+        return tuple(x for x in pytree.tree_leaves(result) if x is not None)
 
 
+@torch.no_grad()
 def export(
     predictor: AdaptivePredictor, x: Any, folder: str | Path, dynamic: Sequence[int] = (0,)
 ) -> None:
@@ -55,32 +58,27 @@ def export(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     net, rule = predictor.net, predictor.rule
-    state, memory = net.begin(predictor._here(x)), list[Tensor]()
-    decide = decisions(rule.scorer, net.num_exits)
+    state, memory = net.begin(predictor._here(x)), list[Any]()
     inputs = list(state) if isinstance(state, dict) else []
-    for k in range(net.num_exits):
-        leaves, spec = pytree.tree_flatten(state)
-        stage = _Stage(net, k, spec)
-        _write(stage, leaves, folder / f"stage_{k + 1}", dynamic)
-        with torch.no_grad():
-            logits, state = net.step(k, state)
-        if k + 1 < net.num_exits:
-            arguments = [logits, rule.thresholds[k], *memory]
-            _write(decide[k], arguments, folder / f"exit_{k + 1}", (0,))
-            with torch.no_grad():
-                _, *memory = decide[k](*arguments)
+    chain: list[Any] = [*decisions(rule.scorer, net.num_exits), None]
+    for k, decide in enumerate(chain):
+        step = partial(net.step, k)
+        _write(_Flat(net, step, (state,)), folder / f"stage_{k + 1}", dynamic)
+        logits, state = step(state)
+        if decide is not None:
+            arguments = (logits, rule.thresholds[k], *memory)
+            _write(_Flat(decide, decide.forward, arguments), folder / f"exit_{k + 1}", (0,))
+            _, after = decide(*arguments)
+            memory = [] if after is None else [after]
     about = {"inputs": inputs, "thresholds": rule.thresholds.tolist()[:-1]}
     about["costs"] = predictor.costs.tolist()
     write_text(folder / "runtime.json", json.dumps(about, indent=1))
 
 
-def _write(module: nn.Module, tensors: list[Tensor], path: Path, dynamic: Sequence[int]) -> None:
-    shapes = tuple({d: Dim.DYNAMIC for d in dynamic if d < x.dim()} for x in tensors)
-    arguments = tuple(x.detach().clone() for x in tensors)
-    with torch.no_grad():
-        program = torch.export.export(
-            module.eval(), arguments, dynamic_shapes=(shapes,), strict=False
-        )
+def _write(module: _Flat, path: Path, dynamic: Sequence[int]) -> None:
+    arguments = tuple(x.detach().clone() for x in module.tensors)
+    shapes = tuple({d: Dim.DYNAMIC for d in dynamic if d < x.dim()} for x in arguments)
+    program = torch.export.export(module.eval(), arguments, dynamic_shapes=(shapes,), strict=False)
     torch.export.save(program, f"{path}.pt2")
     torch.onnx.export(program, f=f"{path}.onnx", dynamo=True, external_data=False, verbose=False)
 

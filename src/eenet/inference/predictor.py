@@ -158,7 +158,7 @@ class AdaptivePredictor:
         with torch.inference_mode():
             state = self.net.begin(self._here(x))
             for k in range(self.net.num_exits):
-                logits, state, memory, stays = self._run(k, state, memory)
+                logits, state, memory, stays = self._run(k, state, memory, lone=True)
                 if deadline_ms is not None and self.profile is not None and len(stays):
                     spent = 1e3 * (time.perf_counter() - start)
                     if spent + self.profile.step_ms(k + 1, len(stays)) > deadline_ms:
@@ -232,25 +232,25 @@ class AdaptivePredictor:
         cost = float((shares * self.costs.cpu()).sum())
         return Report(samples, cost, self.budget, shares.tolist(), point, bound)
 
-    def _run(self, k: int, state: Any, memory: Any) -> tuple[Tensor, Any, Any, Tensor]:
+    def _run(
+        self, k: int, state: Any, memory: Any, lone: bool = False
+    ) -> tuple[Tensor, Any, Any, Tensor]:
         """Runs stage k: logits, both states, and the indices of those who go on."""
         logits, state = self.net.step(k, state)
         if k + 1 == self.net.num_exits:  # nobody asks for a score here
             return logits, state, memory, torch.empty(0, dtype=torch.int64)
-        return logits, state, *self._decide(k, logits, memory)
+        return logits, state, *self._decide(k, logits, memory, lone)
 
-    def _decide(self, k: int, logits: Tensor, memory: Any) -> tuple[Any, Tensor]:
+    def _decide(self, k: int, logits: Tensor, memory: Any, lone: bool) -> tuple[Any, Tensor]:
         """The scorer's state and the indices of those who go on.
 
-        The state is a list of tensors; None before the first exit of a batch that stays together,
-        whose only sample is then decided `Alone`.
+        The only sample of a batch that stays apart (`lone`) is decided `Alone` on a CPU.
         """
-        if memory is None:
-            lone = len(logits) == 1 and logits.is_cpu
-            memory = Alone(self._chain, self._limits) if lone else []
+        if lone and k == 0 and len(logits) == 1 and logits.is_cpu:
+            memory = Alone(self._chain, self._limits)
         if isinstance(memory, Alone):
             return memory, _FIRST[: memory.stays(logits)]  # cheaper than nonzero
-        stays, *memory = self._chain[k](logits, self.rule.thresholds[k], *memory)
+        stays, memory = self._chain[k](logits, self.rule.thresholds[k], memory)
         return memory, stays.nonzero()[:, 0]
 
     def _answers(self, left: Sequence[tuple[Any, Tensor, int]], samples: int) -> Answers:

@@ -22,7 +22,7 @@ class _Waiting(NamedTuple):
     batch: Tensor  # [b], number of the batch that each belongs to
     row: Tensor  # [b], its place there
     state: Any
-    memory: list[Tensor]
+    memory: Any
 
 
 @dataclass
@@ -97,7 +97,7 @@ def stream(
             samples = len(pytree.tree_leaves(state)[0])
             pending.append(_Batch(samples, now, samples))
             row = torch.arange(samples, device=predictor.device)
-            pools[0].append(_Waiting(torch.full_like(row, number), row, state, []))
+            pools[0].append(_Waiting(torch.full_like(row, number), row, state, None))
             late = number - max_wait + 1
             if max_wait_ms is not None:
                 arrived = [1e3 * (now - batch.arrived) >= max_wait_ms for batch in pending]

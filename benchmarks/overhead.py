@@ -16,13 +16,16 @@ from statistics import median
 import torch
 from common import conditions, cut, interleaved, load, parser, table
 
+from eenet.inference.decision import Alone
+
 MODES = ("full network", "adaptive", "throughput mode")
 
 
 def scheduler(predictor, logits):
-    memory = None
+    alone = len(logits[0]) == 1 and logits[0].is_cpu
+    memory = Alone(predictor._chain, predictor._limits) if alone else None
     for k in range(len(predictor._chain)):
-        memory, _ = predictor._decide(k, logits[k], memory, lone=True)
+        memory, _ = predictor._decide(k, logits[k], memory)
 
 
 def peak(arguments) -> float:

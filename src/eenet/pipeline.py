@@ -22,16 +22,10 @@ from eenet.files import sha256, write_text
 from eenet.lightning_cli import loggers_of, stage_parser
 
 # What may change without making a finished stage stale.
-_INCIDENTAL = {
-    "trainer": {
-        "default_root_dir",
-        "enable_model_summary",
-        "enable_progress_bar",
-        "log_every_n_steps",
-        "logger",
-    },
-    "checkpoint": {"dirpath"},
-}
+_INCIDENTAL = (
+    *("trainer.default_root_dir", "trainer.logger", "trainer.log_every_n_steps"),
+    *("trainer.enable_model_summary", "trainer.enable_progress_bar", "checkpoint.dirpath"),
+)
 _TITLES = {
     "stage1": "Stage 1: training the network and collecting its exit outputs",
     "stage2": "Stage 2: fitting the exit policies and evaluating them on test",
@@ -104,7 +98,8 @@ def run_pipeline(args: list[str]) -> Path:
     sources = {"outputs": [sha256(data.fit), sha256(data.test)]}
     if not stage2.is_complete(sources):
         stage2.make_room(keep_if_same=False, overwrite=True)
-        stage2.execute(sources, ["checkpoints/best.ckpt", "curve.csv", "curve.json", "curve.png"])
+        fitted = ["checkpoints/best.ckpt", "curve.csv", "curve.json", "curve.png"]
+        stage2.execute(sources, fitted, None)
     _say_what_is_there(run, stage1.folder, stage2.folder)
     return run
 
@@ -126,13 +121,13 @@ class _Stage:
 
     def identity(self) -> dict[str, Any]:
         """What decides the stage's results."""
-        config = yaml.safe_load(self.text())
-        for key, incidental in _INCIDENTAL.items():
-            config[key] = {k: v for k, v in config[key].items() if k not in incidental}
+        config: dict[str, Any] = yaml.safe_load(self.text())
+        for key in _INCIDENTAL:
+            part, _, name = key.partition(".")
+            config[part].pop(name, None)
         if self.name == "stage2":  # its inputs are compared by content
             config["data"]["init_args"] |= {"fit": None, "test": None}
-        result: dict[str, Any] = config
-        return result
+        return config
 
     def is_complete(self, sources: dict[str, Any]) -> bool:
         """Whether the stage finished with this config and these inputs, its files untouched."""
@@ -168,10 +163,12 @@ class _Stage:
         self.folder.rename(aside)
         print(f"{self.name}: the config changed; earlier results are kept in {aside}")
 
-    def execute(
-        self, sources: dict[str, Any], produced: list[str], launcher: str | None = None
-    ) -> None:
-        """Runs the stage and records what it produced."""
+    def execute(self, sources: dict[str, Any], produced: list[str], launcher: str | None) -> None:
+        """Runs the stage and records what it produced.
+
+        Without a launcher, which may be empty, it is a single process, and not one of the tasks of
+        the Slurm job around it.
+        """
         print(f"\n{_TITLES[self.name]}, in {self.folder}", flush=True)
         for stray in self.folder.rglob(".*.part"):  # of a process that was killed while it wrote
             stray.unlink()
@@ -179,16 +176,11 @@ class _Stage:
         write_text(self.folder / "config.yaml", self.text())
         write_text(self.folder / "identity.json", json.dumps(self.identity()))
         command = [sys.executable, "-m", "eenet.stage", "--config", f"{self.folder}/config.yaml"]
-        if launcher is None:  # a single process, not one of the tasks of the Slurm job around it
-            env = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
-            subprocess.run(command, check=True, env=env)
-        else:
-            subprocess.run([*shlex.split(launcher), *command], check=True)
-        record = {
-            "identity": self.identity(),
-            "sources": sources,
-            "files": {name: sha256(self.folder / name) for name in produced},
-        }
+        single = launcher is None
+        env = {k: v for k, v in os.environ.items() if not (single and k.startswith("SLURM_"))}
+        subprocess.run([*shlex.split(launcher or ""), *command], check=True, env=env)
+        files = {name: sha256(self.folder / name) for name in produced}
+        record = {"identity": self.identity(), "sources": sources, "files": files}
         write_text(self.record, json.dumps(record, indent=1))
 
     def name_wandb_run(self) -> None:
@@ -204,10 +196,8 @@ class _Stage:
                     # The letter in front: YAML would read an id such as 12e45678 as a number.
                     write_text(path, init.version or init.id or f"e{uuid.uuid4().hex[:8]}")
                 init.version = path.read_text()
-                logger.dict_kwargs = {
-                    **{"group": run, "job_type": self.name, "resume": "allow"},
-                    **logger.get("dict_kwargs", {}),
-                }
+                own = {"group": run, "job_type": self.name, "resume": "allow"}
+                logger.dict_kwargs = {**own, **logger.get("dict_kwargs", {})}
 
 
 def difference(old: Any, new: Any, path: str = "") -> str:

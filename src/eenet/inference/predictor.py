@@ -156,9 +156,11 @@ class AdaptivePredictor:
         rows: Tensor | None = None  # all, as long as nobody has left
         memory: Any = None
         with torch.inference_mode():
-            state = self.net.begin(self._here(x))
+            state, samples = self._begin(x)
+            if samples == 1 and self.device.type == "cpu":
+                memory = Alone(self._chain, self._limits)
             for k in range(self.net.num_exits):
-                logits, state, memory, stays = self._run(k, state, memory, lone=True)
+                logits, state, memory, stays = self._run(k, state, memory)
                 if deadline_ms is not None and self.profile is not None and len(stays):
                     spent = 1e3 * (time.perf_counter() - start)
                     if spent + self.profile.step_ms(k + 1, len(stays)) > deadline_ms:
@@ -172,7 +174,7 @@ class AdaptivePredictor:
                     left.append((rows[gone], logits[gone], k))
                     rows, memory = narrow((rows, memory), stays)
                     state = self.net.narrow(state, stays)
-            return self._answers(left, sum(len(logits) for _, logits, _ in left))
+            return self._answers(left, samples)
 
     def predict_stream(
         self,
@@ -232,22 +234,20 @@ class AdaptivePredictor:
         cost = float((shares * self.costs.cpu()).sum())
         return Report(samples, cost, self.budget, shares.tolist(), point, bound)
 
-    def _run(
-        self, k: int, state: Any, memory: Any, lone: bool = False
-    ) -> tuple[Tensor, Any, Any, Tensor]:
+    def _begin(self, x: Any) -> tuple[Any, int]:
+        """The first state of a batch, and its size."""
+        state = self.net.begin(self._here(x))
+        return state, len(pytree.tree_leaves(state)[0])
+
+    def _run(self, k: int, state: Any, memory: Any) -> tuple[Tensor, Any, Any, Tensor]:
         """Runs stage k: logits, both states, and the indices of those who go on."""
         logits, state = self.net.step(k, state)
         if k + 1 == self.net.num_exits:  # nobody asks for a score here
             return logits, state, memory, torch.empty(0, dtype=torch.int64)
-        return logits, state, *self._decide(k, logits, memory, lone)
+        return logits, state, *self._decide(k, logits, memory)
 
-    def _decide(self, k: int, logits: Tensor, memory: Any, lone: bool) -> tuple[Any, Tensor]:
-        """The scorer's state and the indices of those who go on.
-
-        The only sample of a batch that stays apart (`lone`) is decided `Alone` on a CPU.
-        """
-        if lone and k == 0 and len(logits) == 1 and logits.is_cpu:
-            memory = Alone(self._chain, self._limits)
+    def _decide(self, k: int, logits: Tensor, memory: Any) -> tuple[Any, Tensor]:
+        """The scorer's state, which may be `Alone`, and the indices of those who go on."""
         if isinstance(memory, Alone):
             return memory, _FIRST[: memory.stays(logits)]  # cheaper than nonzero
         stays, memory = self._chain[k](logits, self.rule.thresholds[k], memory)

@@ -72,12 +72,10 @@ def fold(net: MultiExitNetwork) -> MultiExitNetwork:
     known = (nn.Sequential.forward, BasicBlock.forward, Bottleneck.forward)
     for module in net.eval().modules():
         if type(module).forward in known:
-            for (name, conv), (after, norm) in pairwise(list(module.named_children())):
-                if (
-                    type(conv) is nn.Conv2d
-                    and type(norm) is nn.BatchNorm2d
-                    and norm.track_running_stats
-                ):
+            children: list[tuple[str, Any]] = list(module.named_children())
+            for (name, conv), (after, norm) in pairwise(children):
+                pair = (type(conv), type(norm)) == (nn.Conv2d, nn.BatchNorm2d)
+                if pair and norm.track_running_stats:
                     setattr(module, name, fuse_conv_bn_eval(conv, norm))
                     setattr(module, after, nn.Identity())
     return net

@@ -93,8 +93,7 @@ def stream(
     for number, x in enumerate(batches):
         now = time.perf_counter()
         with torch.inference_mode():
-            state = predictor.net.begin(predictor._here(x))
-            samples = len(pytree.tree_leaves(state)[0])
+            state, samples = predictor._begin(x)
             pending.append(_Batch(samples, now, samples))
             row = torch.arange(samples, device=predictor.device)
             pools[0].append(_Waiting(torch.full_like(row, number), row, state, None))

@@ -82,11 +82,8 @@ class EENet(LearnedPolicy):
             width = classes + 2 + self.vote + k * self.past_scores
             hidden = max(1, math.ceil(self.hidden * width))
             self.score.append(BankLinear(members, width, 1))
-            self.assign.append(
-                nn.Sequential(
-                    BankLinear(members, width, hidden), nn.ReLU(), BankLinear(members, hidden, 1)
-                )
-            )
+            first, last = BankLinear(members, width, hidden), BankLinear(members, hidden, 1)
+            self.assign.append(nn.Sequential(first, nn.ReLU(), last))
 
     def loss(self, evidence: Evidence, quality: Tensor, epoch: int) -> Tensor:
         """Loss of the part whose turn it is: scores first, then the assignment."""
@@ -105,9 +102,8 @@ class EENet(LearnedPolicy):
         """`1/E sum_k sum_n w_nk BCE(s_nk, q_nk)` of each fit, `[M]`."""
         weights = assignment if self.weight_scores else torch.ones_like(assignment)
         weights = weights / weights.sum(-1, keepdim=True).clamp_min(_EPS)
-        errors = F.binary_cross_entropy_with_logits(
-            scores, quality.expand_as(scores), reduction="none"
-        )
+        quality = quality.expand_as(scores)
+        errors = F.binary_cross_entropy_with_logits(scores, quality, reduction="none")
         return (weights * errors).sum(-1).mean(-1)
 
     def _assign_loss(self, scores: Tensor, assignment: Tensor) -> Tensor:

@@ -101,9 +101,8 @@ class Temperature(HeuristicPolicy):
         """Fits each exit's temperature by the likelihood of the labels, which it needs."""
         if outputs.labels is None or outputs.logits is None:
             raise ValueError("labels: temperatures are fitted on labelled logits")
-        self.inverse = torch.stack(
-            [_inverse_temperature(outputs, k) for k in range(outputs.num_exits)]
-        )
+        exits = range(outputs.num_exits)
+        self.inverse = torch.stack([_inverse_temperature(outputs, k) for k in exits])
         return self.calibrate(outputs)
 
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:

@@ -58,14 +58,12 @@ class LearnedPolicy(Policy):
         self.sizes = torch.tensor(sizes, device=self.sizes.device)
         self.build(*sizes)
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """Makes the parameters that the state was saved with, before they are loaded."""
         saved = state_dict.get(prefix + "sizes", self.sizes).tolist()
         if saved != self.sizes.tolist():
             self._build(saved)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @abstractmethod
     def build(self, members: int, exits: int, classes: int) -> None:

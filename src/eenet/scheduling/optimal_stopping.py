@@ -96,7 +96,7 @@ class EENetPlus(Policy):
         inputs, doubts = shown[..., :-3], shown[..., -3:].unbind(-1)
         evidence = Evidence(shown[..., :0], *doubts)  # all that is needed of it from here on
         learned = self._induce(inputs, quality, costs, order % self.folds)
-        self._choose_switch(learned, evidence, quality, outputs.costs)
+        self._choose_switch(learned, evidence, outputs)
         scores = self._switched(learned, evidence)
         family = NestedFamily(scores, outputs.costs)
         enough = family.enough(quality, self.nothing)
@@ -214,11 +214,9 @@ class EENetPlus(Policy):
         unsure = getattr(evidence, _CONFIDENCES[int(self.confidence)]).clamp(1e-30, 1.0)
         return torch.where(scores < self.switch, scores, self.switch - unsure.log())
 
-    def _choose_switch(
-        self, scores: Tensor, evidence: Evidence, quality: Tensor, costs: Tensor
-    ) -> None:
+    def _choose_switch(self, scores: Tensor, evidence: Evidence, outputs: ExitOutputs) -> None:
         """Sets the price and the heuristic that give the largest area under the curve."""
-        family = NestedFamily(scores, costs)
+        family, quality = NestedFamily(scores, outputs.costs), outputs.answer_quality()
         low, high = family.mean_costs[[0, -1]].tolist()
         grid = torch.linspace(low, high, 65, dtype=torch.float64)
         never = float(scores.min()) - 1.0
@@ -227,7 +225,7 @@ class EENetPlus(Policy):
 
         def area(switch: float, index: int) -> float:
             self.switch, self.confidence = torch.tensor(switch), torch.tensor(index)
-            candidate = NestedFamily(self._switched(scores, evidence), costs)
+            candidate = NestedFamily(self._switched(scores, evidence), outputs.costs)
             at = torch.searchsorted(candidate.cost, grid, right=True) - 1
             return float(candidate.climb(quality)[at.clamp_min(0)].mean())
 

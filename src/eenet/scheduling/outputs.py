@@ -73,15 +73,12 @@ class ExitOutputs:
         if self.quality is not None:
             shape = tuple(self.quality.shape)
             _require(shape == (exits, samples), f"quality must be {[exits, samples]}, got {shape}")
-            _require(bool(torch.isfinite(self.quality).all()), "quality holds NaN or infinity")
+            _require(self.quality.isfinite().all(), "quality holds NaN or infinity")
         for name, leading in (("ids", 1), ("features", 2), ("confusion", 2)):
-            value = getattr(self, name)
-            if value is not None:
-                wanted, shape = (exits, samples)[-leading:], tuple(value.shape)
-                _require(
-                    shape[:leading] == wanted,
-                    f"{name} must begin with the shape {list(wanted)}, got {shape}",
-                )
+            wanted = (exits, samples)[-leading:]
+            shape = wanted if (value := getattr(self, name)) is None else tuple(value.shape)
+            fits = shape[:leading] == wanted
+            _require(fits, f"{name} must begin with the shape {list(wanted)}, got {shape}")
 
     @property
     def num_exits(self) -> int:
@@ -168,16 +165,12 @@ def check_costs(costs: Tensor, exits: int, samples: int | None = None) -> None:
     shape = tuple(costs.shape)
     _require(shape in shapes, f"costs must be one per exit, {shapes}, got {shape}")
     _require(costs.is_floating_point(), f"costs must be floating point, got {costs.dtype}")
-    _require(
-        bool(torch.isfinite(costs).all() and (costs > 0).all()), "costs must be positive and finite"
-    )
-    _require(
-        bool((costs.diff(dim=0) >= 0).all()),
-        "costs must be cumulative: they may not fall from one exit to the next"
-        + (f", got {costs.tolist()}" if costs.dim() == 1 else ""),
-    )
+    _require(costs.isfinite().all() and (costs > 0).all(), "costs must be positive and finite")
+    fault = "costs must be cumulative: they may not fall from one exit to the next"
+    fault += f", got {costs.tolist()}" if costs.dim() == 1 else ""
+    _require((costs.diff(dim=0) >= 0).all(), fault)
 
 
-def _require(condition: bool, message: str) -> None:
+def _require(condition: bool | Tensor, message: str) -> None:
     if not condition:
         raise ValueError(message)

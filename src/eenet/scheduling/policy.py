@@ -11,14 +11,7 @@ from torch import Tensor, nn
 from eenet.scheduling.evidence import Evidence
 from eenet.scheduling.outputs import ExitOutputs
 from eenet.scheduling.single import Single
-from eenet.scheduling.thresholds import (
-    at_exits,
-    check_budget,
-    first_exit,
-    quota_thresholds,
-    solve_budget,
-    tilt,
-)
+from eenet.scheduling.thresholds import at_exits, budget_thresholds, first_exit
 
 _BLOCK = 16384
 """Samples scored at a time: what lies in between stays in the processor's cache."""
@@ -123,13 +116,11 @@ class Policy(nn.Module, ABC):
         """The decision at exit `k` on one sample of few classes, if there is a fast one."""
         return None
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         for name in self.sized_by_data:
             if prefix + name in state_dict:
                 setattr(self, name, state_dict[prefix + name].to(getattr(self, name).device))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class HeuristicPolicy(Policy):
@@ -153,19 +144,7 @@ def rule_for(scorer: Policy, scores: Tensor, costs: Tensor, shares: Tensor, budg
     """
     if not scores.numel():
         raise ValueError("this policy was not fitted yet: call fit or calibrate first")
-    per_sample, shares = costs.dim() == 2, shares.cpu()
-    mean_costs = costs.mean(1) if per_sample else costs
-    budget = check_budget(budget, mean_costs)
-
-    def thresholds(strength: float) -> Tensor:
-        return quota_thresholds(scores, tilt(shares, strength))
-
-    def cost(strength: float) -> float:
-        if per_sample:
-            return float(at_exits(costs, first_exit(scores, thresholds(strength))).mean())
-        return float((tilt(shares, strength) * mean_costs.cpu()).sum())
-
-    solution = thresholds(solve_budget(cost, budget))
+    solution = budget_thresholds(scores, costs, shares, budget)
     spent = at_exits(costs, first_exit(scores, solution)).double()
     error = spent.std(correction=0) / len(spent) ** 0.5
     return Rule(scorer, solution, float(spent.mean()), float(error))

@@ -68,9 +68,8 @@ class CrossFitter:
         y = targets[self._order].double() / self._root
         pairs = zip(self._parts, torch.split(y, self._sizes), strict=True)
         moment = torch.stack([part.T @ target for part, target in pairs])
-        fits = torch.linalg.lu_solve(
-            *self._factors, (moment.sum(0) - moment).expand(len(PENALTIES), -1, -1, -1)
-        )
+        others = (moment.sum(0) - moment).expand(len(PENALTIES), -1, -1, -1)
+        fits = torch.linalg.lu_solve(*self._factors, others)
         parts = [part @ fits[:, f] for f, part in enumerate(self._parts)]
         predicted = torch.cat(parts, 1)  # [penalties, N, P]
         chosen = _choose((predicted - y).square_())

@@ -91,6 +91,28 @@ def _cut(scores: Tensor, count: int) -> float:
     return middle if below < middle else lowest
 
 
+def budget_thresholds(scores: Tensor, costs: Tensor, shares: Tensor, budget: float) -> Tensor:
+    """Thresholds `[E]` whose exit distribution is `shares`, tilted until it meets the budget.
+
+    Args:
+        scores: `[E, N]` of the samples to calibrate on.
+        costs: `[E]` or `[E, N]`.
+        shares: `[E]`, the exit distribution to start from.
+        budget: Average cost to meet, in the unit of `costs`; checked.
+    """
+    shares, mean_costs = shares.cpu(), costs.mean(1) if costs.dim() == 2 else costs
+
+    def thresholds(strength: float) -> Tensor:
+        return quota_thresholds(scores, tilt(shares, strength))
+
+    def cost(strength: float) -> float:
+        if costs.dim() == 2:
+            return float(at_exits(costs, first_exit(scores, thresholds(strength))).mean())
+        return float((tilt(shares, strength) * mean_costs.cpu()).sum())
+
+    return thresholds(solve_budget(cost, check_budget(budget, mean_costs)))
+
+
 def solve_budget(cost: Callable[[float], float], budget: float) -> float:
     """The largest strength, by bisection, whose non-decreasing `cost` is within the budget."""
     low, high = -60.0, 60.0

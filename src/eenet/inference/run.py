@@ -29,19 +29,19 @@ def load_run(folder: str | Path, label: str | None = None) -> tuple[MultiExitNet
         FileNotFoundError: If the folder is not that of a finished run.
         ValueError: If it holds no such policy, or a checkpoint does not fit its config.
     """
-    policies = load_policies(folder, *([] if label is None else [label]))
+    policies = load_policies(folder, label)
     stage1, stage2 = (stage_config(folder, stage)["model"]["init_args"] for stage in (1, 2))
     net = build(MultiExitNetwork, stage1["net"])
     _load(net, folder, 1, "net.")
     return net, next(iter(policies.values())), stage2["budget_unit"]
 
 
-def load_policies(folder: str | Path, *labels: str) -> dict[str, Policy]:
+def load_policies(folder: str | Path, label: str | None = None) -> dict[str, Policy]:
     """The fitted policies of a finished run by their labels, in the order of its config.
 
     Args:
         folder: The run folder.
-        labels: Those to load; by default all.
+        label: The only one to load; by default all are.
 
     Raises:
         FileNotFoundError: If the folder is not that of a finished run.
@@ -55,12 +55,11 @@ def load_policies(folder: str | Path, *labels: str) -> dict[str, Policy]:
             )
     config = stage_config(folder, 2)["model"]["init_args"]["policies"]
     policies = {policy.label: policy for policy in build(list[Policy], config)}
-    for label in labels:
-        if label not in policies:
-            raise ValueError(f"policy={label!r}: {folder} holds {list(policies)}")
-    chosen = {label: policies[label] for label in labels or policies}
-    for label, policy in chosen.items():
-        _load(policy, folder, 2, f"policies.{label}.")
+    chosen = {name: policy for name, policy in policies.items() if label in (None, name)}
+    if not chosen:
+        raise ValueError(f"policy={label!r}: {folder} holds {list(policies)}")
+    for name, policy in chosen.items():
+        _load(policy, folder, 2, f"policies.{name}.")
     return chosen
 
 

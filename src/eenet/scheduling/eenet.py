@@ -72,8 +72,6 @@ class EENet(LearnedPolicy):
         self.past_scores = past_scores
         self.exit_distribution = exit_distribution
         self.label = label
-        self.score = nn.ModuleList()
-        self.assign = nn.ModuleList()
 
     def build(self, members: int, exits: int, classes: int) -> None:
         """See `LearnedPolicy.build`."""

@@ -19,10 +19,6 @@ class GatePolicy(LearnedPolicy):
     multiplier: it rises while the fit spends more than its budget.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = nn.ModuleList()
-
     def build(self, members: int, exits: int, classes: int) -> None:
         """See `LearnedPolicy.build`."""
         width = self.inputs(Evidence.from_logits(torch.zeros(1, classes))).shape[-1]

@@ -22,19 +22,17 @@ class LearnedPolicy(Policy):
     from one `member` at a time.
     """
 
-    sized_by_data = (*Policy.sized_by_data, "budgets", "costs", "shares")
+    sized_by_data = (*Policy.sized_by_data, "sizes", "budgets", "costs", "shares")
     chosen = slice(None)
     """Which fits compute."""
-    sizes: Tensor
+    sizes: Tensor  # those of `build`
     budgets: Tensor
     costs: Tensor
     shares: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("sizes", torch.zeros(3, dtype=torch.int64))  # those of `build`
         self._best: dict[str, Tensor] = {}
-        self._best_losses = torch.empty(0)
 
     def prepare(self, outputs: ExitOutputs, budgets: list[float]) -> None:
         """Makes fresh parameters for outputs of this shape and these costs.

@@ -69,9 +69,8 @@ class EENetPlus(Policy):
         self.seed = seed
         self.ceiling = ceiling
         self.nothing = nothing
-        self.register_buffer("switch", torch.tensor(math.inf))
-        self.register_buffer("confidence", torch.tensor(0))
-        self.register_buffer("highest", torch.tensor(math.inf))
+        for name, start in (("switch", math.inf), ("confidence", 0), ("highest", math.inf)):
+            self.register_buffer(name, torch.tensor(start))
         self._family: NestedFamily | None = None
 
     def fit(self, outputs: ExitOutputs) -> Self:
@@ -103,7 +102,6 @@ class EENetPlus(Policy):
         self.highest = torch.tensor(family.threshold_after(enough) if self.ceiling else math.inf)
         # Out-of-fold scores: those of the fit's own samples would be too sure of themselves.
         self.calibration_scores, self.calibration_costs = scores, outputs.costs
-        self._family = family
         return self
 
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:

@@ -13,7 +13,7 @@ from eenet.callbacks.collect import CollectOutputs
 from eenet.callbacks.results import CurveReport, WriteDecisions
 from eenet.callbacks.run import LastCheckpoint, RunConfig, SeedEpochs
 
-_STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
+STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
 """A parser raises what is wrong, and takes the beginning of an option for a mistake."""
 
 
@@ -40,7 +40,7 @@ class EENetCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             trainer_defaults={"callbacks": [kind() for kind in callbacks]},
-            parser_kwargs={**_STRICT, **dict.fromkeys(self.subcommands(), _STRICT)},
+            parser_kwargs={**STRICT, **dict.fromkeys(self.subcommands(), STRICT)},
             args=args,
             run=run,
         )
@@ -101,7 +101,7 @@ def refuse_ways_out(config: Namespace) -> None:
 
 def stage_parser() -> LightningArgumentParser:
     """A parser of the config of one stage, the same that `eenet fit` takes."""
-    parser = LightningArgumentParser(**_STRICT)
+    parser = LightningArgumentParser(**STRICT)
     parser.add_argument("--seed_everything", type=bool | int, default=0, help="Seed.")
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)

@@ -19,7 +19,7 @@ from jsonargparse import ActionParser, ArgumentParser, Namespace
 
 from eenet.checks import check_config, check_stages
 from eenet.files import sha256, write_text
-from eenet.lightning_cli import loggers_of, stage_parser
+from eenet.lightning_cli import STRICT, loggers_of, stage_parser
 
 # What may change without making a finished stage stale.
 _INCIDENTAL = (
@@ -34,7 +34,7 @@ _TITLES = {
 
 @dataclass
 class _Options:
-    """Options of `eenet pipeline` beside the configs of its stages.
+    """Train a multi-exit network, collect its exit outputs, fit policies on them, draw the curve.
 
     Args:
         run_dir: Run folder.
@@ -51,13 +51,7 @@ class _Options:
 
 def pipeline_parser() -> ArgumentParser:
     """The parser of `eenet pipeline`."""
-    parser = ArgumentParser(
-        prog="eenet pipeline",
-        exit_on_error=False,
-        allow_abbrev=False,
-        description="Train a multi-exit network, collect its exit outputs, fit the policies on "
-        "them and draw the accuracy-vs-budget curve, all in one run folder.",
-    )
+    parser = ArgumentParser(prog="eenet pipeline", **STRICT)
     parser.add_argument("-c", "--config", action="config", help="YAML file")
     parser.add_class_arguments(_Options)
     for stage in ("stage1", "stage2"):
@@ -116,8 +110,7 @@ class _Stage:
 
     def text(self) -> str:
         """The resolved config, valid as `--config` of every command."""
-        dump: str = stage_parser().dump(self.config, skip_none=False)
-        return dump
+        return str(stage_parser().dump(self.config, skip_none=False))
 
     def identity(self) -> dict[str, Any]:
         """What decides the stage's results."""

@@ -133,5 +133,4 @@ class OnnxPredictor:
 def _call(session: Any, arrays: _Arrays) -> _Arrays:
     """Runs a graph, which may have dropped inputs that it does not need."""
     names = [node.name for node in session.get_inputs()]
-    result: _Arrays = session.run(None, dict(zip(names, arrays, strict=True)))
-    return result
+    return session.run(None, dict(zip(names, arrays, strict=True)))  # type: ignore[no-any-return]

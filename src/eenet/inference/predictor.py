@@ -16,7 +16,6 @@ from eenet.inference.stream import stream
 from eenet.models import MultiExitNetwork, narrow
 from eenet.scheduling import BudgetControl, EENetPlus, ExitOutputs, Policy, Rule
 
-BudgetUnit = Literal["fraction", "cost"]
 _FIRST = torch.zeros(1, dtype=torch.int64)
 
 
@@ -77,7 +76,7 @@ class AdaptivePredictor:
         net: MultiExitNetwork,
         policy: Policy,
         budget: float = 0.5,
-        budget_unit: BudgetUnit = "fraction",
+        budget_unit: Literal["fraction", "cost"] = "fraction",
         control: float | None = None,
         device: str | torch.device | None = None,
     ) -> None:

@@ -117,7 +117,6 @@ def _join(predictor: "AdaptivePredictor", chunks: list[_Waiting]) -> _Waiting:
     return _Waiting(batch, row, predictor.net.join([c.state for c in chunks]), memory)
 
 
-def _part(waiting: _Waiting, part: slice) -> _Waiting:
+def _part(waiting: _Waiting, part: slice) -> Any:
     """Some of the samples, without a copy."""
-    taken: _Waiting = pytree.tree_map_only(Tensor, lambda tensor: tensor[part], waiting)
-    return taken
+    return pytree.tree_map_only(Tensor, lambda tensor: tensor[part], waiting)

@@ -15,9 +15,8 @@ from eenet.scheduling.heuristics import (
     Vote,
 )
 from eenet.scheduling.optimal_stopping import EENetPlus
-from eenet.scheduling.outputs import ExitOutputs
+from eenet.scheduling.outputs import ExitOutputs, cost_matrix_quality
 from eenet.scheduling.policy import Policy, Rule
-from eenet.scheduling.quality import cost_matrix_quality
 
 __all__ = [
     "BudgetControl",

@@ -171,6 +171,39 @@ def check_costs(costs: Tensor, exits: int, samples: int | None = None) -> None:
     _require((costs.diff(dim=0) >= 0).all(), fault)
 
 
+def cost_matrix_quality(answers: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
+    """Quality of answers under a matrix of misclassification costs.
+
+    Put it into `ExitOutputs(quality=...)` and every policy optimises and reports it. A matrix
+    with zeros on its diagonal and ones elsewhere gives accuracy; rows multiplied by weights give
+    class weights.
+
+    Args:
+        answers: Logits `[E, N, C]` (floating point) or predictions `[E, N]` (int64).
+        labels: `[N]`, int64.
+        matrix: `[C, C]`; `matrix[y, a]` is the cost of answering a where y is true.
+
+    Returns:
+        `[E, N]` float32 in [0, 1]: 1 for the matrix's least cost, 0 for its largest.
+    """
+    matrix = torch.as_tensor(matrix, dtype=torch.float32, device=answers.device)
+    shape, classes = tuple(matrix.shape), len(matrix) if matrix.dim() else 0
+    square = shape == (classes, classes) and bool(matrix.isfinite().all())
+    _require(square, f"matrix must be [classes, classes] and finite, got {shape}")
+    if answers.is_floating_point():
+        given = answers.shape[-1]
+        _require(given == classes, f"matrix is for {classes} classes, the logits have {given}")
+        answers = answers.argmax(-1)
+    wanted, shape = tuple(answers.shape[1:]), tuple(labels.shape)
+    _require(shape == wanted, f"labels must be {list(wanted)} like the answers, got {shape}")
+    for name, value in (("labels", labels), ("answers", answers)):
+        inside = not value.numel() or 0 <= int(value.min()) <= int(value.max()) < classes
+        _require(inside, f"{name} must lie in [0, {classes - 1}], the classes of the matrix")
+    low, high = matrix.min(), matrix.max()
+    _require(low < high, f"matrix holds only the number {float(low):g}: no answer beats another")
+    return ((high - matrix) / (high - low))[labels, answers]
+
+
 def _require(condition: bool | Tensor, message: str) -> None:
     if not condition:
         raise ValueError(message)

@@ -136,7 +136,7 @@ def train(name, root, recipe, seed, folder):
     (images, labels), size = parts["train"], parts["train"][0].shape[2]
     torch.manual_seed(seed)
     net = CifarResNet(depth=14, exits=[1, 2, 4, 6], in_channels=images.shape[1])
-    costs = measure_costs(net, images[:1]).vector("macs")
+    costs = torch.tensor(measure_costs(net, images[:1]).macs, dtype=torch.float64)
     weights = losses.exit_weights(RECIPES[recipe][0], net.num_exits)
     optimizer = torch.optim.SGD(
         net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True

@@ -47,7 +47,7 @@ def test_a_latency_profile_at_several_batch_sizes():
 
 def test_the_time_of_a_step_by_hand():
     times = {1: [[1.0, 3.0], [2.0, 3.0]], 8: [[10.0, 15.0], [10.0, 15.0]]}
-    profile = LatencyProfile({n: torch.tensor(t).double() for n, t in times.items()}, "cpu", 1)
+    profile = LatencyProfile({n: torch.tensor(t).double() for n, t in times.items()})
     assert profile.step_ms(0, 1, q=0.5) == 1.5
     assert profile.step_ms(1, 1, q=1.0) == 2.0
     assert profile.step_ms(1, 2) == pytest.approx(5.0)  # as long as eight samples take

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,10 +34,6 @@ class ExitCosts:
     device: str
     threads: int
 
-    def vector(self, unit: str) -> torch.Tensor:
-        """The costs `[E]` in the unit "macs" or "ms", float64."""
-        return torch.tensor(getattr(self, unit), dtype=torch.float64)
-
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, for JSON."""
         return asdict(self)
@@ -52,14 +48,14 @@ def measure_costs(net: MultiExitNetwork, x: Any, warmup: int = 3, repeats: int =
         warmup: Passes before the clock counts.
         repeats: Passes whose median counts.
     """
-    exits = range(1, net.num_exits + 1)
+    exits, device = range(1, net.num_exits + 1), next(net.parameters()).device
     passed = [torch.nn.ModuleList([net.stages[:k], net.heads[:k]]) for k in exits]
     return ExitCosts(
         macs=count_macs(net, x),
         params=[sum(p.numel() for p in modules.parameters()) for modules in passed],
         ms=_clock(net, x, warmup, repeats).quantile(0.5, dim=0).tolist(),
         batch_size=len(pytree.tree_leaves(x)[0]),
-        device=_device_name(next(net.parameters()).device),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         threads=torch.get_num_threads(),
     )
 
@@ -96,13 +92,9 @@ class LatencyProfile:
     Args:
         times: For each batch size, in increasing order, milliseconds from the input to the logits
             of each exit in each of R passes, `[R, E]` float64.
-        device: The device.
-        threads: CPU threads.
     """
 
     times: dict[int, torch.Tensor]
-    device: str
-    threads: int
 
     def exit_ms(self, batch_size: int, q: float = 0.5) -> torch.Tensor:
         """Quantile `q` of the milliseconds to each exit for a whole batch, `[E]` float64."""
@@ -140,7 +132,7 @@ def profile_latency(
     for size in sorted(batch_sizes):
         rows = torch.arange(size, device=leaf.device) % len(leaf)
         times[size] = _clock(net, narrow(x, rows), warmup, repeats)
-    return LatencyProfile(times, _device_name(leaf.device), torch.get_num_threads())
+    return LatencyProfile(times)
 
 
 def _clock(net: MultiExitNetwork, x: Any, warmup: int, repeats: int) -> torch.Tensor:
@@ -148,22 +140,17 @@ def _clock(net: MultiExitNetwork, x: Any, warmup: int, repeats: int) -> torch.Te
     training = net.training
     net.eval()
     cuda = next(net.parameters()).is_cuda
+    wait: Callable[[], None] = torch.cuda.synchronize if cuda else lambda: None
     times = torch.zeros(repeats, net.num_exits, dtype=torch.float64)
     with torch.inference_mode():
         for run in range(-warmup, repeats):
-            if cuda:
-                torch.cuda.synchronize()
+            wait()
             start = time.perf_counter()
             state = net.begin(x)
             for k in range(net.num_exits):
                 _, state = net.step(k, state)
-                if cuda:
-                    torch.cuda.synchronize()
+                wait()
                 if run >= 0:
                     times[run, k] = 1e3 * (time.perf_counter() - start)
     net.train(training)
     return times
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

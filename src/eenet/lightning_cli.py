@@ -61,9 +61,8 @@ class EENetCLI(LightningCLI):
                 logger, "class_path", ""
             ).endswith("WandbLogger"):
                 logger.init_args.version = os.environ["WANDB_RUN_ID"]
-        folder = Path(config.trainer.default_root_dir) / "checkpoints"
         if config.checkpoint.dirpath is None:
-            config.checkpoint.dirpath = str(folder)
+            config.checkpoint.dirpath = str(Path(config.trainer.default_root_dir) / "checkpoints")
         if not self.subcommand:
             return
         if config.weights_only is None:

@@ -83,7 +83,7 @@ class CollectOutputs(Callback):
                 "measured_costs": json.dumps(self.costs.as_dict()),
                 "class_names": json.dumps(getattr(data, "class_names", None)),
             }
-            costs = self.costs.vector("macs")
+            costs = torch.tensor(self.costs.macs, dtype=torch.float64)
             OutputsWriter.lay_out(path, len(loader.dataset), outputs, costs, metadata)
         trainer.strategy.barrier()
         self._end = getattr(loader.sampler, "stop", len(loader.dataset))

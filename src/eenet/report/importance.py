@@ -49,7 +49,7 @@ def _eenet(policy: EENet, outputs: ExitOutputs, budget: float) -> dict[str, Any]
     values: dict[str | int, list[float]] = {}
     evidence, state, member = outputs.evidence(), None, policy.member(m)
     for k in range(exits):
-        _, state, x = member._exit(k, evidence.at(k), state)
+        (_, x), state = member._exit(k, evidence.at(k), state)
         unit: Any = policy.score[k]
         weights = unit.weight[m, :, 0]
         shown = (weights * x[0].std(0)).tolist()

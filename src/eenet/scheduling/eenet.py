@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eenet.scheduling.evidence import Evidence, count_votes
+from eenet.scheduling.evidence import Evidence, along_exits, count_votes
 from eenet.scheduling.learned import BankLinear, LearnedPolicy
 from eenet.scheduling.single import CLOSE, Sample, Single, reaches
 
@@ -121,7 +121,7 @@ class EENet(LearnedPolicy):
     @torch.no_grad()
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
         """Scores by the score logits of a member."""
-        score, state, _ = self._exit(k, evidence, state)
+        (score, _), state = self._exit(k, evidence, state)
         return score[0], state
 
     def single(self, k: int) -> Single:
@@ -145,15 +145,12 @@ class EENet(LearnedPolicy):
 
     def _forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """Score logits and assignments, both `[M, E, N]`."""
-        state, scores, heights = None, [], []
-        for k in range(len(self.score)):
-            score, state, x = self._exit(k, evidence.at(k), state)
-            scores.append(score)
-            heights.append(self.assign[k](x).squeeze(-1))
+        scores, inputs = zip(*along_exits(self._exit, evidence), strict=True)
+        heights = [a(x).squeeze(-1) for a, x in zip(self.assign, inputs, strict=True)]
         return torch.stack(scores, 1), torch.stack(heights, 1).softmax(1)
 
-    def _exit(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any, Tensor]:
-        """Score logits `[m, N]` at exit k, the state for the next, and the input `[m, N, D]`.
+    def _exit(self, k: int, evidence: Evidence, state: Any) -> tuple[tuple[Tensor, Tensor], Any]:
+        """Score logits `[m, N]` at exit k with their input `[m, N, D]`, and the next state.
 
         The state holds the votes `[N, C]` and the scores `[N, m]` of each exit so far.
         """
@@ -166,4 +163,4 @@ class EENet(LearnedPolicy):
         if past and self.past_scores:
             x = torch.cat([x, *(score.T.unsqueeze(-1) for score in past)], -1)
         score = self.score[k](x, self.chosen).squeeze(-1)
-        return score, (votes, (*past, score.detach().sigmoid().T)), x
+        return (score, x), (votes, (*past, score.detach().sigmoid().T))

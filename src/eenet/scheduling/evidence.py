@@ -1,7 +1,8 @@
 """What the exits show about samples, and the confidences derived from it."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,6 +51,21 @@ class Evidence(NamedTuple):
     def prediction(self) -> Tensor:
         """`[..., N]`: the most probable class, int64."""
         return self.log_probs.argmax(-1)
+
+
+def along_exits(step: Callable[[int, Evidence, Any], Any], evidence: Evidence) -> list[Any]:
+    """What a step gives at each exit in turn.
+
+    Args:
+        step: From an exit (from 0), what it shows, and the state that the exit before left (None
+            at the first), to what it gives and the next state.
+        evidence: Evidence of all exits.
+    """
+    found, state = [], None
+    for k in range(len(evidence.entropy)):
+        given, state = step(k, evidence.at(k), state)
+        found.append(given)
+    return found
 
 
 def pool_pixels(logits: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eenet.scheduling.evidence import Evidence
+from eenet.scheduling.evidence import Evidence, along_exits
 from eenet.scheduling.inputs import CORE, exit_inputs, sample_inputs
 from eenet.scheduling.nested import NestedFamily, common_thresholds
 from eenet.scheduling.outputs import ExitOutputs
@@ -207,8 +207,6 @@ class EENetPlus(Policy):
 
     def _switched(self, scores: Tensor, evidence: Evidence) -> Tensor:
         """Replaces scores above the switch by the order of the chosen confidence, above it too."""
-        if math.isinf(self.switch):
-            return scores
         unsure = getattr(evidence, _CONFIDENCES[int(self.confidence)]).clamp(1e-30, 1.0)
         return torch.where(scores < self.switch, scores, self.switch - unsure.log())
 
@@ -259,11 +257,8 @@ def critical_price(gains: Tensor, prices: Tensor, step: Tensor) -> Tensor:
 
 def _show(evidence: Evidence) -> Tensor:
     """`[E, N, D + 3]`: the inputs at all exits, and the three uncertainties in their order."""
-    state, inputs = None, []
-    for k in range(len(evidence.entropy)):
-        shown, state = exit_inputs(k, evidence.at(k), state)
-        inputs.append(shown)
-    return torch.cat([torch.stack(inputs), torch.stack(evidence[1:], -1)], -1)
+    inputs = torch.stack(along_exits(exit_inputs, evidence))
+    return torch.cat([inputs, torch.stack(evidence[1:], -1)], -1)
 
 
 def gain_at(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,15 +113,15 @@ class ExitOutputs:
             of: From the evidence `[E, n]` of n samples to a tensor.
             dim: Which of that tensor's dimensions is the sample.
         """
-        whole: Tensor | None = None
+        whole = torch.empty(0)
         for block in self.blocks():
             part = of(self.evidence(block))
-            if whole is None:  # filled, since parts kept between large tensors scatter the heap
+            if block.start == 0:  # filled, since parts kept between large tensors scatter the heap
                 shape = list(part.shape)
                 shape[dim] = self.num_samples
                 whole = part.new_empty(shape)
             whole.narrow(dim, block.start, part.shape[dim]).copy_(part)
-        return cast(Tensor, whole)
+        return whole
 
     def blocks(self) -> Iterator[slice]:
         """Positions of all samples, in blocks whose evidence takes little memory."""

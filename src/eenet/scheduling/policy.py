@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from eenet.scheduling.evidence import Evidence
+from eenet.scheduling.evidence import Evidence, along_exits
 from eenet.scheduling.outputs import ExitOutputs
 from eenet.scheduling.single import Single
 from eenet.scheduling.thresholds import at_exits, budget_thresholds, first_exit
@@ -19,14 +19,9 @@ _BLOCK = 16384
 
 def score_exits(scorer: "Policy", evidence: Evidence) -> Tensor:
     """Scores `[E, N]` of all samples at all exits, given the evidence of all exits."""
-    blocks = []
-    for block in zip(*(torch.split(field, _BLOCK, 1) for field in evidence), strict=True):
-        state, scores = None, []
-        for k in range(len(block[0])):
-            score, state = scorer.step(k, Evidence(*block).at(k), state)
-            scores.append(score)
-        blocks.append(torch.stack(scores))
-    return torch.cat(blocks, 1)
+    blocks = zip(*(torch.split(field, _BLOCK, 1) for field in evidence), strict=True)
+    scores = [torch.stack(along_exits(scorer.step, Evidence(*block))) for block in blocks]
+    return torch.cat(scores, 1)
 
 
 @dataclass(frozen=True)

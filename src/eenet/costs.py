@@ -112,11 +112,7 @@ class LatencyProfile:
 
 
 def profile_latency(
-    net: MultiExitNetwork,
-    x: Any,
-    batch_sizes: Sequence[int] = (1, 32, 256),
-    warmup: int = 3,
-    repeats: int = 20,
+    net: MultiExitNetwork, x: Any, batch_sizes: Sequence[int], warmup: int = 3, repeats: int = 20
 ) -> LatencyProfile:
     """Measures the latency of each exit at several batch sizes.
 

@@ -45,9 +45,19 @@ class EENetCLI(LightningCLI):
             run=run,
         )
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+    @staticmethod
+    def add_arguments_to_parser(parser: LightningArgumentParser) -> None:
         """Adds the checkpoint callback, whose settings are part of the config."""
-        _add_checkpoint(parser)
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "trainer.default_root_dir": "runs/latest",
+                "checkpoint.monitor": "val/acc_mean",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.enable_version_counter": False,
+            }
+        )
 
     def before_instantiate_classes(self) -> None:
         """Puts checkpoints and logs into the run folder and finds the checkpoint to evaluate."""
@@ -105,18 +115,5 @@ def stage_parser() -> LightningArgumentParser:
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
-    _add_checkpoint(parser)
+    EENetCLI.add_arguments_to_parser(parser)
     return parser
-
-
-def _add_checkpoint(parser: LightningArgumentParser) -> None:
-    parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-    parser.set_defaults(
-        {
-            "trainer.default_root_dir": "runs/latest",
-            "checkpoint.monitor": "val/acc_mean",
-            "checkpoint.mode": "max",
-            "checkpoint.filename": "best",
-            "checkpoint.enable_version_counter": False,
-        }
-    )

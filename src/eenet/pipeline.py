@@ -59,14 +59,11 @@ def pipeline_parser() -> ArgumentParser:
     return parser
 
 
-def run_pipeline(args: list[str]) -> Path:
+def run_pipeline(args: list[str]) -> None:
     """Runs both stages.
 
     Args:
         args: Command-line arguments after `pipeline`.
-
-    Returns:
-        The run folder.
 
     Raises:
         ValueError: If the run folder holds a network of another config, without `--overwrite`.
@@ -95,7 +92,6 @@ def run_pipeline(args: list[str]) -> Path:
         fitted = ["checkpoints/best.ckpt", "curve.csv", "curve.json", "curve.png"]
         stage2.execute(sources, fitted, None)
     _say_what_is_there(run, stage1.folder, stage2.folder)
-    return run
 
 
 class _Stage:

@@ -3,8 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -14,8 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from eenet.models import MultiExitNetwork, narrow
 
 
-@dataclass(frozen=True)
-class ExitCosts:
+class ExitCosts(NamedTuple):
     """Cumulative costs of answering at each of E exits, heads passed on the way included.
 
     Args:
@@ -33,10 +31,6 @@ class ExitCosts:
     batch_size: int
     device: str
     threads: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, for JSON."""
-        return asdict(self)
 
 
 def measure_costs(net: MultiExitNetwork, x: Any, warmup: int = 3, repeats: int = 20) -> ExitCosts:
@@ -85,8 +79,7 @@ def count_macs(net: MultiExitNetwork, x: Any) -> list[float]:
     return macs
 
 
-@dataclass(frozen=True)
-class LatencyProfile:
+class LatencyProfile(NamedTuple):
     """How long the exits take on one device, at several batch sizes.
 
     Args:

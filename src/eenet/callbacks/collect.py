@@ -54,7 +54,7 @@ class CollectOutputs(Callback):
         if trainer.is_global_zero:
             writer.finish()
             path = Path(trainer.default_root_dir) / "costs.json"
-            write_text(path, json.dumps(self.costs.as_dict(), indent=2) + "\n")
+            write_text(path, json.dumps(self.costs._asdict(), indent=2) + "\n")
         trainer.strategy.barrier()
 
     def _begin(
@@ -80,7 +80,7 @@ class CollectOutputs(Callback):
                 "data": type(data).__name__,
                 "split": data.predict_split,
                 "cost_unit": "macs",
-                "measured_costs": json.dumps(self.costs.as_dict()),
+                "measured_costs": json.dumps(self.costs._asdict()),
                 "class_names": json.dumps(getattr(data, "class_names", None)),
             }
             costs = torch.tensor(self.costs.macs, dtype=torch.float64)

@@ -25,11 +25,8 @@ def check_config(config: Namespace) -> None:
         for key, value in stage.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name}.{key}={value} must be a finite number")
-        whole: dict[str, Any] = {
-            "trainer.fast_dev_run": False,
-            "trainer.limit_predict_batches": None,
-        }
-        whole |= {"trainer.enable_checkpointing": None, "checkpoint.filename": "best"}
+        whole: dict[str, Any] = {"trainer.fast_dev_run": False, "checkpoint.filename": "best"}
+        whole |= dict.fromkeys(("trainer.limit_predict_batches", "trainer.enable_checkpointing"))
         for key, wanted in whole.items():
             if stage[key] not in (wanted, wanted is None):
                 raise ValueError(f"{name}.{key}={stage[key]} leaves a pipeline without its files")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from eenet.models.base import join, narrow
 
@@ -55,9 +54,9 @@ def stream(
         chunks, wanted = [], batch_size
         while pools[k] and wanted:
             chunk = pools[k].pop(0)
-            if len(chunk.row) > wanted:  # cut before they are joined, so that each is copied once
-                pools[k].insert(0, _part(chunk, slice(wanted, None)))
-                chunk = _part(chunk, slice(wanted))
+            if len(chunk.row) > wanted:  # cut, by views, before each is copied once
+                pools[k].insert(0, narrow(chunk, slice(wanted, None)))
+                chunk = narrow(chunk, slice(wanted))
             chunks.append(chunk)
             wanted -= len(chunk.row)
         batch, row, state, memory = _join(predictor, chunks)
@@ -115,8 +114,3 @@ def _join(predictor: "AdaptivePredictor", chunks: list[_Waiting]) -> _Waiting:
         return chunks[0]
     batch, row, memory = join([(c.batch, c.row, c.memory) for c in chunks])
     return _Waiting(batch, row, predictor.net.join([c.state for c in chunks]), memory)
-
-
-def _part(waiting: _Waiting, part: slice) -> Any:
-    """Some of the samples, without a copy."""
-    return pytree.tree_map_only(Tensor, lambda tensor: tensor[part], waiting)

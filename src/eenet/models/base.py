@@ -90,12 +90,12 @@ class MultiExitNetwork(nn.Module):
         return join(states)
 
 
-def narrow(state: State, keep: Tensor) -> State:
+def narrow(state: State, keep: Tensor | slice) -> State:
     """Reduces a state to some of its samples.
 
     Args:
         state: Any nesting of tensors whose first dimension is the batch of size B.
-        keep: Indices `[b]` (int64) or mask `[B]` (bool) of the samples that go on.
+        keep: Indices `[b]` (int64) or mask `[B]` (bool) of the samples that go on, or a slice.
 
     Returns:
         The same nesting, every tensor indexed along its first dimension.

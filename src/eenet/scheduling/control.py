@@ -10,10 +10,10 @@ from eenet.scheduling.thresholds import check_budget
 class BudgetControl:
     """Moves a working point along a nested family by the cost just spent.
 
-    The working point u starts in [0, 1] and after n_t samples with costs x becomes
-    `u + step * sum(budget - x) / range`, where `range` = c_E - c_1 (Gibbs and Candes 2021, with
-    cost in place of miscoverage). The family must *saturate*: at u <= 0 everybody leaves at the
-    first exit, at u >= 1 at the last.
+    The working point u starts where the budget lies in the costs' range, in [0, 1], and after n_t
+    samples with costs x becomes `u + step * sum(budget - x) / range`, where `range` = c_E - c_1
+    (Gibbs and Candes 2021, with cost in place of miscoverage). The family must *saturate*: at
+    u <= 0 everybody leaves at the first exit, at u >= 1 at the last.
 
     **Bound.** Let batches have at most b samples, x_i in [c_1, c_E], and n samples have passed.
     For any sequence, shifted or adversarial,
@@ -31,24 +31,19 @@ class BudgetControl:
         budget: Average cost per sample, in the unit of the costs.
         costs: Cost of each exit `[E]`, or the mean costs.
         step: Step size; 0.01 forgets in a hundred samples.
-        start: First working point, by default where the budget lies within the costs' range.
 
     Raises:
-        ValueError: If the budget is out of range, or step or start is.
+        ValueError: If the budget or the step is out of range.
     """
 
-    def __init__(
-        self, budget: float, costs: Tensor, step: float = 0.01, start: float | None = None
-    ) -> None:
+    def __init__(self, budget: float, costs: Tensor, step: float = 0.01) -> None:
         if not step > 0:
             raise ValueError(f"step={step} must be positive")
         self.budget = check_budget(budget, costs)
         self.first, self.last = float(costs[0]), float(costs[-1])
         self.range = (self.last - self.first) or 1.0
         self.step = step
-        self.u = (self.budget - self.first) / self.range if start is None else start
-        if not 0 <= self.u <= 1:
-            raise ValueError(f"start={start} must lie in [0, 1]")
+        self.u = (self.budget - self.first) / self.range
 
     def update(self, spent: Tensor) -> float:
         """Moves the working point.

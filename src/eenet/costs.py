@@ -99,8 +99,8 @@ class LatencyProfile(NamedTuple):
         It is that of the next larger batch measured; beyond the largest, time grows in proportion.
         """
         size = next((size for size in self.times if size >= samples), max(self.times))
-        zero = torch.zeros(len(self.times[size]), 1, dtype=torch.float64)
-        steps = torch.cat([zero, self.times[size]], 1).diff(dim=1)
+        times = self.times[size]
+        steps = times.diff(dim=1, prepend=torch.zeros_like(times[:, :1]))
         return float(steps[:, k].quantile(q)) * max(1.0, samples / size)
 
 

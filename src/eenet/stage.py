@@ -21,8 +21,7 @@ def main() -> None:
         return
     checkpoints = Path(trainer.default_root_dir) / "checkpoints"
     last, best = checkpoints / "last.ckpt", str(checkpoints / "best.ckpt")
-    resume = str(last) if last.is_file() else None
-    trainer.fit(model, data, ckpt_path=resume, weights_only=True)
+    trainer.fit(model, data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
     trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
     for split in ("val", "test", *(["cal"] if data.has_calibration else [])):
         data.predict_split = split

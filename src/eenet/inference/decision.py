@@ -1,6 +1,5 @@
 """Who goes on: evidence, score and threshold of one exit as one small graph."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,13 +67,8 @@ class Alone:
 
 
 def decisions(scorer: Policy, exits: int) -> list[Decision]:
-    """The decisions at all exits but the last, on a copy of the scorer that asks no tensor."""
-    frozen = copy.deepcopy(scorer).requires_grad_(False)
-    for name, buffer in list(frozen.named_buffers(recurse=False)):
-        if buffer.dim() == 0:  # a graph cannot branch on what a tensor holds
-            delattr(frozen, name)
-            setattr(frozen, name, buffer.item())
-    return [Decision(frozen, k) for k in range(exits - 1)]
+    """The decisions at all exits but the last."""
+    return [Decision(scorer, k) for k in range(exits - 1)]
 
 
 def shown(logits: Tensor) -> Tensor:

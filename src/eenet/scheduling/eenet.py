@@ -127,7 +127,7 @@ class EENet(LearnedPolicy):
     def single(self, k: int) -> Single:
         """See `Policy.single`."""
         unit: Any = self.score[k]
-        weight, bias = unit.weight[self.chosen][0, :, 0].tolist(), float(unit.bias[self.chosen])
+        weight, bias = unit.weight[self.chosen][0, :, 0].tolist(), unit.bias[self.chosen].item()
         rounding = CLOSE * (sum(map(abs, weight)) + abs(bias))  # no input is larger than 1
 
         def decide(sample: Sample, threshold: float, state: Any) -> tuple[bool | None, Any]:

@@ -207,7 +207,8 @@ class EENetPlus(Policy):
 
     def _switched(self, scores: Tensor, evidence: Evidence) -> Tensor:
         """Replaces scores above the switch by the order of the chosen confidence, above it too."""
-        unsure = getattr(evidence, _CONFIDENCES[int(self.confidence)]).clamp(1e-30, 1.0)
+        doubts = torch.stack([getattr(evidence, name) for name in _CONFIDENCES])
+        unsure = doubts.index_select(0, self.confidence.reshape(1))[0].clamp(1e-30, 1.0)
         return torch.where(scores < self.switch, scores, self.switch - unsure.log())
 
     def _choose_switch(self, scores: Tensor, evidence: Evidence, outputs: ExitOutputs) -> None:

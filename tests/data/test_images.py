@@ -3,7 +3,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 
 from eenet.data import CIFAR10, CIFAR100, Digits
@@ -72,6 +72,9 @@ def test_mirror_flips_about_half():
     assert 0.4 < flipped < 0.6
 
 
+NAMES = [f"kind {n}" for n in range(10)]
+
+
 def write_parquet(folder, label_column):
     rng = np.random.default_rng(0)
     for split, count in (("train", 12), ("test", 5)):
@@ -81,7 +84,7 @@ def write_parquet(folder, label_column):
             PILImage.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(buffer, "PNG")
             images.append({"bytes": buffer.getvalue(), "path": None})
         columns = {"img": images, label_column: [n % 10 for n in range(count)]}
-        features = Features({"img": Image(), label_column: Value("int64")})
+        features = Features({"img": Image(), label_column: ClassLabel(names=NAMES)})
         Dataset.from_dict(columns, features).to_parquet(folder / f"{split}-00000.parquet")
 
 
@@ -93,6 +96,7 @@ def test_the_hubs_parquet_form_is_read(tmp_path, make, column):
     images, labels = data._splits["test"].tensors
     assert images.shape == (5, 3, 32, 32)
     assert images.dtype == torch.uint8
+    assert data.class_names == NAMES
     assert labels.tolist() == [0, 1, 2, 3, 4]
     assert len(data._splits["train"]) == 8
 

@@ -100,6 +100,7 @@ class SmallImages(TensorImageDataModule):
                 f"torchvision's {self.torchvision_class.__name__} reads ({error}). Give the folder "
                 "of the data, get damaged files anew, or download=true where there is internet."
             ) from error
+        self.class_names = data.classes
         images = torch.as_tensor(data.data)
         images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2)
         return images.contiguous(), torch.as_tensor(data.targets).long()
@@ -110,6 +111,7 @@ class SmallImages(TensorImageDataModule):
         table = read_table(source, split)
         image_column = _first_of(table.column_names, ("img", "image"))
         label_column = _first_of(table.column_names, self.label_columns)
+        self.class_names = getattr(table.features[label_column], "names", None)
         table = table.cast_column(image_column, Image())
         try:
             images = torch.stack([pil_to_tensor(image) for image in table[image_column]])
@@ -128,7 +130,6 @@ class FashionMNIST(SmallImages):
     mean = (0.2860,)
     std = (0.3530,)
     image_size = 28
-    class_names = torchvision.datasets.FashionMNIST.classes
     torchvision_class = torchvision.datasets.FashionMNIST
 
 

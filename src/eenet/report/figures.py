@@ -24,8 +24,7 @@ def figures(data: Data) -> dict[str, Figure]:
         "exit-quality": (_exit_quality, True),
         "scores": (_scores, len(data["exit_costs"]) > 1),
         "classes": (_classes, data["class_order"] is not None),
-        # Sentences are read on the page.
-        "examples": (_examples, data["examples"] and "image" in data["examples"][0]),
+        "examples": (_examples, data["examples"]),
         "reliability": (_reliability, data["reliability"]),
         "weights": (_weights, data["importance"]),
         "control": (_control, data["control"]),
@@ -140,11 +139,16 @@ def _classes(data: Data) -> Figure:
 def _examples(data: Data) -> Figure:
     exits = data["example_exits"][data["reference"]][_setting(data)[1]].tolist()
     count, scenes = len(data["exit_costs"]), "mask" in data["examples"][0]
+    texts = "text" in data["examples"][0]
     figure, panels = plot.panels_of(_exits(count), 1, 2.05 if scenes else 1.15)
     for k, axes in enumerate(panels):
         axes.set_axis_off()
         chosen = [s for s, at in zip(data["examples"], exits, strict=True) if at == k][:6]
         for place, sample in enumerate(chosen):
+            if texts:
+                text = textwrap.shorten(sample["text"], 105, placeholder=" …")
+                axes.text(0, 1 - (place + 0.5) / 6, text, va="center", size=7.5, parse_math=False)
+                continue
             pictures = [sample["image"], *([sample["answers"][k]] if scenes else [])]
             height = 1 / len(pictures)
             for level, picture in enumerate(pictures):

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,17 @@ def test_gradient_descent_keeps_the_best_epoch_and_depends_on_the_seed():
         p.held_out_loss(outputs.evidence(), outputs.answer_quality()) for p in (policy, untrained)
     ]
     assert loss[0] < loss[1]
+
+
+def test_without_labelled_logits_all_but_temperature_are_compared(tmp_path):
+    for split in ("val", "test"):
+        outputs = make_outputs(samples=200)
+        quality = outputs.answer_quality()
+        outputs = replace(outputs, labels=None, quality=quality)
+        save_outputs(outputs, tmp_path / f"run0/stage1/outputs/{split}.safetensors")
+    found = compare([source(tmp_path)], budgets=2, seeds=1)
+    default = {label for label, (_, settings) in POLICIES.items() if not settings}
+    assert {row["policy"] for row in found["policies"]} == default - {"temperature"}
 
 
 def test_halves_of_one_file_do_not_overlap(runs):

@@ -129,7 +129,8 @@ def compare(
         budgets: Fractions of the full network's cost, or how many of them, evenly spaced from 1.1
             times the first exit's cost to 0.95.
         seeds: Number of seeds of the policies that have any chance in them.
-        policies: Labels out of `POLICIES`; by default all but the ablations.
+        policies: Labels out of `POLICIES`; by default all but the ablations, and but temperature
+            where there are no labelled logits.
         reference: The policy that the others are subtracted from.
         jobs: Number of processes, of one thread each.
 
@@ -140,13 +141,15 @@ def compare(
     Raises:
         ValueError: If a policy is unknown or the networks do not share their test samples.
     """
+    loaded = [source.load() for source in sources]
     default = [label for label, (_, settings) in POLICIES.items() if not settings]
+    if any(fit.logits is None or fit.labels is None for fit, _ in loaded):
+        default.remove(s.Temperature.label)  # fitted on labelled logits
     labels = list(dict.fromkeys([reference, *(policies or default), "random"]))
     if unknown := sorted(set(labels) - set(POLICIES)):
         raise ValueError(f"policies: no {unknown}; there are {', '.join(POLICIES)}")
     known = [label for label in labels if POLICIES[label][0] in HEURISTICS]
     by_chance = [label for label in labels if label not in known]
-    loaded = [source.load() for source in sources]
     tests = [test for _, test in loaded]
     samples = [None if test.labels is None else test.labels.tolist() for test in tests]
     if any(x != samples[0] for x in samples) or len({test.num_exits for test in tests}) > 1:

@@ -25,6 +25,12 @@ COST = torch.tensor([3.0, 1.0, 2.0])
 QUALITY = torch.tensor([0.9, 0.5, 0.7])
 
 
+def test_a_budget_is_not_below_the_first_point_by_rounding():
+    third = torch.full((120,), 0.1 / 0.6, dtype=torch.float64).mean()
+    found = quality_at(torch.stack([third * (1 + 1e-15), third * 3]), QUALITY[:2], third[None])
+    assert float(found) == pytest.approx(float(QUALITY[0]))
+
+
 def test_quality_at_by_hand():
     found = quality_at(COST, QUALITY, torch.tensor([0.5, 1.0, 1.5, 3.0, 9.0]))
     assert math.isnan(found[0])

@@ -28,7 +28,7 @@ def quality_at(cost: Tensor, quality: Tensor, budgets: Tensor) -> Tensor:
     left = (right - 1).clamp_min(0)
     width = (cost[right] - cost[left]).clamp_min(torch.finfo(torch.float64).tiny)
     share = ((budgets - cost[left]) / width).clamp(0, 1)
-    share = torch.where(budgets < cost[0], torch.nan, share)
+    share = torch.where(budgets < cost[0] * (1 - 1e-12), torch.nan, share)  # not by rounding
     return torch.lerp(quality[left], quality[right], share.reshape(-1, *[1] * (quality.dim() - 1)))
 
 

@@ -1,5 +1,6 @@
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -184,6 +185,14 @@ def test_not_worse_than_margin_where_nothing_else_can_be_learned():
         a, b = (at_exits(quality, p.at(budget).decide(test.evidence())) for p in (ours, margin))
         difference = a - b
         assert difference.mean() > -3 * difference.std() / 4000**0.5 - 1e-3
+
+
+@pytest.mark.parametrize(("samples", "stops"), [(1999, False), (2000, True)])
+def test_where_one_answer_is_worth_more_than_nothing_there_is_no_ceiling(samples, stops):
+    outputs = make_outputs(samples=samples)
+    same = outputs.logits[:1].expand_as(outputs.logits)  # nothing to gain
+    policy = EENetPlus().fit(replace(outputs, logits=same))
+    assert math.isfinite(policy.highest) == stops
 
 
 def test_critical_price_by_hand():

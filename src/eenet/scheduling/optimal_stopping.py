@@ -46,7 +46,8 @@ class EENetPlus(Policy):
         seed: Seed of the folds.
         ceiling: Spend less than the budget where more bought nothing on the validation samples.
         nothing: Quality that counts as nothing there; the gain must stay below it by two standard
-            errors.
+            errors. With so few samples that a single answer is worth more (below 2,000 for
+            accuracies and the default) there is no ceiling.
     """
 
     label = "eenet+"
@@ -99,7 +100,9 @@ class EENetPlus(Policy):
         scores = self._switched(learned, evidence)
         family = NestedFamily(scores, outputs.costs)
         enough = family.enough(quality, self.nothing)
-        self.highest = torch.tensor(family.threshold_after(enough) if self.ceiling else math.inf)
+        can_tell = worth / samples <= self.nothing  # else one answer weighs more than nothing
+        stops = self.ceiling and can_tell
+        self.highest = torch.tensor(family.threshold_after(enough) if stops else math.inf)
         # Out-of-fold scores: those of the fit's own samples would be too sure of themselves.
         self.calibration_scores, self.calibration_costs = scores, outputs.costs
         return self

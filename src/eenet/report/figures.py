@@ -138,10 +138,11 @@ def _classes(data: Data) -> Figure:
 
 def _examples(data: Data) -> Figure:
     exits = data["example_exits"][data["reference"]][_setting(data)[1]].tolist()
-    count, scenes = len(data["exit_costs"]), "mask" in data["examples"][0]
-    texts = "text" in data["examples"][0]
-    figure, panels = plot.panels_of(_exits(count), 1, 2.05 if scenes else 1.15)
-    for k, axes in enumerate(panels):
+    scenes, texts = (kind in data["examples"][0] for kind in ("mask", "text"))
+    taken = sorted(set(exits))
+    titles = [f"exit {k + 1}" for k in taken]
+    figure, panels = plot.panels_of(titles, 1, 2.05 if scenes else 1.15)
+    for k, axes in zip(taken, panels, strict=True):
         axes.set_axis_off()
         chosen = [s for s, at in zip(data["examples"], exits, strict=True) if at == k][:6]
         for place, sample in enumerate(chosen):

@@ -24,6 +24,7 @@ from eenet.metrics.compare import quality_at
 from eenet.models import CifarResNet
 from eenet.modules.optim import WarmupCosine
 from eenet.scheduling import EENetPlus, ExitOutputs, MaxProbability
+from eenet.scheduling.policy import decide_all
 
 SETS = {"cifar10": CIFAR10, "fashion-mnist": FashionMNIST}
 BUDGETS, EPOCHS, BATCH = (0.2, 0.3, 0.4, 0.5, 0.6), 6, 128
@@ -102,7 +103,7 @@ def routes_of(net, part, costs):
 
     def routes(logits):
         evidence = ExitOutputs(costs=costs, logits=logits).evidence()
-        exits = torch.stack([rule.decide(evidence) for rule in rules])
+        exits = decide_all(rules, evidence)
         return F.one_hot(exits, len(costs)).float().mean(0).T
 
     return routes

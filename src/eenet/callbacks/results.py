@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from eenet.files import write_text
 from eenet.modules.scheduler import SchedulerModule
 from eenet.report.plot import plot_curves, save_figure
-from eenet.report.table import Row, curve_rows, print_table, rich_table, to_csv
+from eenet.report.table import Row, by_policy, column, curve_rows, print_table, rich_table, to_csv
 
 
 class WriteDecisions(Callback):
@@ -104,22 +104,21 @@ def _log_to_wandb(logger: WandbLogger, rows: list[Row], folder: Path) -> None:
 
     run: Any = logger.experiment  # a dummy on every rank but the first
     table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
-    policies = list(dict.fromkeys(row["policy"] for row in rows))
-    by_policy = [[row for row in rows if row["policy"] == policy] for policy in policies]
+    policies = by_policy(rows)
     shares = [name for name in rows[0] if name.startswith("share_exit_")]
     plots = {
         "curve/accuracy_vs_budget": wandb.plot.line_series(
-            xs=[[row["cost"] for row in own] for own in by_policy],
-            ys=[[row["quality"] for row in own] for own in by_policy],
-            keys=policies,
+            xs=[column(own, "cost") for own in policies.values()],
+            ys=[column(own, "quality") for own in policies.values()],
+            keys=list(policies),
             title="Accuracy vs budget",
             xname="cost used",
         )
     }
-    for policy, own in zip(policies, by_policy, strict=True):
+    for policy, own in policies.items():
         plots[f"shares/{policy}"] = wandb.plot.line_series(
-            xs=[row["budget"] for row in own],
-            ys=[[row[name] for row in own] for name in shares],
+            xs=column(own, "budget"),
+            ys=[column(own, name) for name in shares],
             keys=shares,
             title=f"Exit shares of {policy}",
             xname="budget",

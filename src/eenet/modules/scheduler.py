@@ -13,6 +13,7 @@ from eenet.modules.optim import StageModule
 from eenet.scheduling import Policy, Rule
 from eenet.scheduling.learned import LearnedPolicy
 from eenet.scheduling.outputs import ExitOutputs
+from eenet.scheduling.policy import decide_all
 from eenet.scheduling.thresholds import at_exits, check_budget
 
 
@@ -167,10 +168,7 @@ class SchedulerModule(StageModule):
 
     def _decide(self, batch: OutputsBatch) -> dict[str, Tensor]:
         """Exits `[M, B]` of each policy."""
-        return {
-            label: torch.stack([rule.decide(batch.evidence) for rule in rules])
-            for label, rules in self.rules.items()
-        }
+        return {label: decide_all(rules, batch.evidence) for label, rules in self.rules.items()}
 
     def _outputs(self, name: str = "fit") -> ExitOutputs:
         data: Any = getattr(self.trainer, "datamodule", None)

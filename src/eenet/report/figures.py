@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -76,7 +76,7 @@ def _shares(data: Data) -> Figure:
 
 def _exit_quality(data: Data) -> Figure:
     budgets, means = data["budgets"], data["exit_quality"].tolist()
-    figure, panels = plot.panels_of(_exits(len(means)), 2, 2.2, sharey=True, sharex=True)
+    figure, panels = plot.panels_of(_exits(range(len(means))), 2, 2.2, sharey=True, sharex=True)
     for index, (label, policy) in enumerate(data["policies"].items()):
         points = [at_budget(policy, b) for b in budgets]
         enough = policy["shares"][points] * data["samples"] >= 10
@@ -93,15 +93,15 @@ def _exit_quality(data: Data) -> Figure:
     return figure
 
 
-def _exits(count: int) -> list[str]:
-    return [f"exit {k + 1}" for k in range(count)]
+def _exits(numbers: Iterable[int]) -> list[str]:
+    return [f"exit {k + 1}" for k in numbers]
 
 
 def _scores(data: Data) -> Figure:
     policy, i = _setting(data)
     bars = [policy[name][i].numpy() for name in ("right", "wrong", "thresholds")]
     exits, bins = bars[0].shape
-    figure, panels = plot.panels_of(_exits(exits), 3, 2.4, sharex=True)
+    figure, panels = plot.panels_of(_exits(range(exits)), 3, 2.4, sharex=True)
     places = [(b + 0.5) / bins for b in range(bins)]
     for axes, right, wrong, cut in zip(panels, *bars, strict=True):
         axes.bar(places, right, 0.9 / bins, color=plot.COLOURS[0], label="right")
@@ -140,8 +140,7 @@ def _examples(data: Data) -> Figure:
     exits = data["example_exits"][data["reference"]][_setting(data)[1]].tolist()
     scenes, texts = (kind in data["examples"][0] for kind in ("mask", "text"))
     taken = sorted(set(exits))
-    titles = [f"exit {k + 1}" for k in taken]
-    figure, panels = plot.panels_of(titles, 1, 2.05 if scenes else 1.15)
+    figure, panels = plot.panels_of(_exits(taken), 1, 2.05 if scenes else 1.15)
     for k, axes in zip(taken, panels, strict=True):
         axes.set_axis_off()
         chosen = [s for s, at in zip(data["examples"], exits, strict=True) if at == k][:6]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from eenet.scheduling.outputs import ExitOutputs
-from eenet.scheduling.policy import Rule
+from eenet.scheduling.policy import Rule, decide_all
 from eenet.scheduling.thresholds import at_exits
 
 
@@ -117,7 +117,7 @@ def _each(rules: Sequence[Rule], outputs: ExitOutputs, values: Tensor) -> Tensor
     """The samples' values `[M, N]` at the exits that each of M rules chooses."""
     if not rules:
         raise ValueError("rules: there must be one or more")
-    return at_exits(values, outputs.map(lambda e: torch.stack([rule.decide(e) for rule in rules])))
+    return at_exits(values, outputs.map(lambda evidence: decide_all(rules, evidence)))
 
 
 def _last_accepted(p_values: Tensor, delta: float, promise: str, remedy: str, samples: int) -> int:

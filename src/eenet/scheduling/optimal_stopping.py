@@ -99,10 +99,10 @@ class EENetPlus(Policy):
         self._choose_switch(learned, evidence, outputs)
         scores = self._switched(learned, evidence)
         family = NestedFamily(scores, outputs.costs)
-        enough = family.enough(quality, self.nothing)
-        can_tell = worth / samples <= self.nothing  # else one answer weighs more than nothing
-        stops = self.ceiling and can_tell
-        self.highest = torch.tensor(family.threshold_after(enough) if stops else math.inf)
+        highest = math.inf
+        if self.ceiling and worth / samples <= self.nothing:  # else one answer weighs more
+            highest = family.threshold_after(family.enough(quality, self.nothing))
+        self.highest = torch.tensor(highest)
         # Out-of-fold scores: those of the fit's own samples would be too sure of themselves.
         self.calibration_scores, self.calibration_costs = scores, outputs.costs
         return self

@@ -54,7 +54,7 @@ class Alone:
         self.seen.append(logits)
         single = self.chain[k].single
         if single and self.plain and logits.dim() == 2 and logits.shape[1] <= WIDEST:
-            sample = Sample.from_logits(logits[0].tolist())
+            sample = Sample.from_logits(logits.tolist()[0])
             self.plain = sample is not None
             if sample:
                 leaves, self.state = single(sample, self.thresholds[k], self.state)

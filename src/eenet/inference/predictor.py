@@ -14,9 +14,11 @@ from eenet.inference.decision import Alone, Decision, decisions, shown
 from eenet.inference.run import fold, load_run
 from eenet.inference.stream import stream
 from eenet.models import MultiExitNetwork, narrow
+from eenet.models.base import others
 from eenet.scheduling import BudgetControl, EENetPlus, ExitOutputs, Policy, Rule
 
 _FIRST = torch.zeros(1, dtype=torch.int64)
+_NOBODY = _FIRST[:0]
 
 
 class Answers(NamedTuple):
@@ -95,7 +97,6 @@ class AdaptivePredictor:
         costs = costs.mean(1) if costs.dim() == 2 else costs
         self._scale = float(costs[-1]) if budget_unit == "fraction" else 1.0
         self.costs = costs / self._scale
-        self._costs = self.costs.tolist()
         self.profile: LatencyProfile | None = None
         self._step = control
         self._rules: dict[float, Rule] = {}
@@ -169,7 +170,7 @@ class AdaptivePredictor:
                     break
                 if len(stays) < len(logits):
                     rows = torch.arange(len(logits), device=self.device) if rows is None else rows
-                    gone = torch.ones_like(rows, dtype=torch.bool).index_fill_(0, stays, False)
+                    gone = others(stays, len(rows))
                     left.append((rows[gone], logits[gone], k))
                     rows, memory = narrow((rows, memory), stays)
                     state = self.net.narrow(state, stays)
@@ -184,13 +185,14 @@ class AdaptivePredictor:
     ) -> Iterator[Answers]:
         """Answers batch after batch, pooling samples so that every stage runs on full batches.
 
-        Answers come in order, one `Answers` for each batch. A stage runs once `batch_size` samples
-        wait for it, or one of them has waited too long, or the batches end. Fewer than
-        `batch_size` samples wait before each stage, and answers of at most `max_wait` batches.
+        Answers come in order, one `Answers` for each batch. A stage runs once three quarters of
+        `batch_size` wait for it (and on `batch_size` at most), or one sample has waited too long,
+        or the batches end. Fewer than that wait before each stage, and answers of at most
+        `max_wait` batches.
 
         Args:
             batches: Input batches of any sizes, read one at a time.
-            batch_size: How many samples a stage waits for.
+            batch_size: Samples in a full batch.
             max_wait: Number of later batches after which a sample waits no more.
             max_wait_ms: The same in milliseconds, looked at whenever a batch arrives.
         """
@@ -236,19 +238,20 @@ class AdaptivePredictor:
     def _begin(self, x: Any) -> tuple[Any, int]:
         """The first state of a batch, and its size."""
         state = self.net.begin(self._here(x))
-        return state, len(pytree.tree_leaves(state)[0])
+        first = state if isinstance(state, Tensor) else pytree.tree_leaves(state)[0]
+        return state, len(first)
 
     def _run(self, k: int, state: Any, memory: Any) -> tuple[Tensor, Any, Any, Tensor]:
         """Runs stage k: logits, both states, and the indices of those who go on."""
         logits, state = self.net.step(k, state)
         if k + 1 == self.net.num_exits:  # nobody asks for a score here
-            return logits, state, memory, torch.empty(0, dtype=torch.int64)
+            return logits, state, memory, _NOBODY.to(logits.device)
         return logits, state, *self._decide(k, logits, memory)
 
     def _decide(self, k: int, logits: Tensor, memory: Any) -> tuple[Any, Tensor]:
         """The scorer's state, which may be `Alone`, and the indices of those who go on."""
         if isinstance(memory, Alone):
-            return memory, _FIRST[: memory.stays(logits)]  # cheaper than nonzero
+            return memory, _FIRST if memory.stays(logits) else _NOBODY  # cheaper than nonzero
         stays, memory = self._chain[k](logits, self.rule.thresholds[k], memory)
         return memory, stays.nonzero()[:, 0]
 
@@ -256,11 +259,12 @@ class AdaptivePredictor:
         """Puts those who left `(rows, logits, exit)` back into the order of their rows."""
         _, logits, k = left[0]
         exits = torch.full((samples,), k, device=self.device)
-        costs = torch.full_like(exits, self._costs[k], dtype=torch.float64)
         if len(left) > 1:
             logits = torch.empty(samples, *logits.shape[1:], dtype=logits.dtype, device=self.device)
             for rows, some, k in left:
-                logits[rows], exits[rows], costs[rows] = some, k, self._costs[k]
+                logits.index_copy_(0, rows, some)
+                exits.index_fill_(0, rows, k)
+        costs = self.costs[exits]
         for _, some, k in left:
             self._counts[k] += len(some)
         if self.control is not None:

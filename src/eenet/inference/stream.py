@@ -1,5 +1,6 @@
 """Throughput mode: samples that stay are pooled, so that late stages run on full batches."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -9,10 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from eenet.models.base import join, narrow
+from eenet.models.base import join, narrow, others
 
 if TYPE_CHECKING:
     from eenet.inference.predictor import AdaptivePredictor, Answers
+
+
+_FULL = 0.75
+"""Share of a batch from which on it counts as full: joining it with others would cost more."""
 
 
 class _Waiting(NamedTuple):
@@ -48,9 +53,10 @@ def stream(
     pools: list[list[_Waiting]] = [[] for _ in range(predictor.net.num_exits)]
     pending: deque[_Batch] = deque()
     done = 0
+    enough = math.ceil(_FULL * batch_size)
 
     def run(k: int) -> None:
-        """Runs stage k on the first `batch_size` that wait for it."""
+        """Runs stage k on the first that wait for it, at most `batch_size`."""
         chunks, wanted = [], batch_size
         while pools[k] and wanted:
             chunk = pools[k].pop(0)
@@ -62,9 +68,10 @@ def stream(
         batch, row, state, memory = _join(predictor, chunks)
         logits, state, memory, stays = predictor._run(k, state, memory)
         if len(stays) < len(batch):
-            gone = torch.ones_like(batch, dtype=torch.bool).index_fill_(0, stays, False)
-            for number in set(batch[gone].tolist()):
-                mine = (gone & (batch == number)).nonzero()[:, 0]
+            gone = others(stays, len(batch))
+            of = batch[gone]
+            for number in set(of.tolist()):
+                mine = gone[of == number]
                 pending[number - done].left.append((row[mine], logits[mine], k))
                 pending[number - done].missing -= len(mine)
         if len(stays):
@@ -76,7 +83,7 @@ def stream(
         """Runs the stages where a batch waits, or a sample of a batch before this one."""
         for k in range(len(pools)):
             while pools[k] and (
-                sum(len(chunk.row) for chunk in pools[k]) >= batch_size
+                sum(len(chunk.row) for chunk in pools[k]) >= enough
                 or int(pools[k][0].batch[0]) < before
             ):
                 run(k)

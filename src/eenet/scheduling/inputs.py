@@ -53,18 +53,22 @@ def exit_inputs(k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
 
 def sample_inputs(k: int, sample: Sample, state: Any) -> tuple[list[float], Any]:
     """`exit_inputs` of one sample of at most `WIDEST` classes; the state is changed in place."""
-    log_probs, floor = [max(value, -15.0) for value in sample.log_probs], math.exp(-15.0)
-    probs = [max(value, floor) for value in sample.probs]
+    log_probs, probs = sample.log_probs, sample.probs
+    if min(log_probs) < -15.0:
+        floor = math.exp(-15.0)
+        log_probs = [max(value, -15.0) for value in log_probs]
+        probs = [max(value, floor) for value in probs]
     doubt, predicted = min(max(sample.one_minus_max, 1e-6), 1 - 1e-6), sample.predicted
-    one_hot = [0.0] * len(probs)
-    votes, summed = state or (one_hot.copy(), one_hot.copy())
-    one_hot[predicted] = 1.0
+    nothing = [0.0] * len(probs)
+    votes, summed = state or (nothing.copy(), nothing)
     votes[predicted] += 1.0
-    summed[:] = map(add, summed, probs)
+    summed = [*map(add, summed, probs)]
 
     log_odds, margin = math.log1p(-doubt) - math.log(doubt), 1 - sample.one_minus_margin
     core = [doubt, log_odds, (1 - doubt) * doubt, margin, sample.entropy]
     top = [sorted(values, reverse=True)[:_TOP] for values in (log_probs, probs)]
     agreement = [votes[predicted] / (k + 1), summed[predicted] / (k + 1)]
-    classes = [*log_probs, *probs, *one_hot, *(doubt * value for value in one_hot)]
-    return [*core, *top[0], *top[1], *agreement, *classes], (votes, summed)
+    shown = [*core, *top[0], *top[1], *agreement, *log_probs, *probs, *nothing, *nothing]
+    shown[predicted - 2 * len(probs)] = 1.0
+    shown[predicted - len(probs)] = doubt
+    return shown, (votes, summed)

@@ -113,7 +113,7 @@ class EENetPlus(Policy):
             return torch.zeros_like(evidence.entropy), state
         inputs, state = exit_inputs(k, evidence, state)
         gain, extra = (inputs @ self.weight[k] + self.bias[k]).chunk(2, dim=1)
-        price = self._price(k, gain * _doubt(inputs)[:, None], extra)
+        price = self._price(k, gain * _scale(inputs[:, :1]), extra)
         return self._switched(-price, evidence), state
 
     def single(self, k: int) -> Single:
@@ -132,10 +132,11 @@ class EENetPlus(Policy):
                 sure = sample.at_most(confidence, math.exp(switch - threshold))
                 if not sure:
                     return sure, state
-            x = np.array([*shown, 1.0])
-            parts, doubt = (x @ weight).tolist(), float(_doubt(x))
+            shown.append(1.0)
+            x, scale = np.array(shown), _scale(shown[0])
+            parts = (x @ weight).tolist()
             pairs = zip(parts[:count], parts[count:], prices, strict=True)
-            gains = [doubt * gain - price * max(extra, step) for gain, extra, price in pairs]
+            gains = [scale * g - price * (c if c > step else step) for g, c, price in pairs]
             gain, fall = gain_at(-min(threshold, switch), gains, prices, step)
             return reaches(-gain, 0.0, float(abs(x) @ size) + 1e-5 * fall), state
 
@@ -183,13 +184,13 @@ class EENetPlus(Policy):
             predicted = best - fitter.fit((best - quality[k])[:, None]).out_of_fold
             return 0.5 * quality[k][:, None] + 0.5 * predicted
 
-        last = CrossFitter(inputs[-1], folds, CORE, _doubt(inputs[-1]))
+        last = CrossFitter(inputs[-1], folds, CORE, _scale(inputs[-1][:, 0]))
         stopped_quality = smooth(exits - 1, last).expand(-1, len(self.prices))
         stopped_cost = costs[-1][:, None].expand(-1, len(self.prices))
         scores = torch.zeros(exits, samples)
         weights, biases = [], []
         for k in reversed(range(exits - 1)):
-            weighted = CrossFitter(inputs[k], folds, CORE, _doubt(inputs[k]))
+            weighted = CrossFitter(inputs[k], folds, CORE, _scale(inputs[k][:, 0]))
             worth, here = smooth(k, weighted), costs[k][:, None]
             gain = weighted.fit(stopped_quality - worth)
             extra = CrossFitter(inputs[k], folds, CORE).fit(stopped_cost - here)
@@ -245,10 +246,13 @@ def critical_price(gains: Tensor, prices: Tensor, step: Tensor) -> Tensor:
     Returns:
         `[N]`: interpolated where the gain changes sign within the prices, extrapolated beyond.
     """
-    columns = gains.unbind(1)  # and not cummin and cummax, which ONNX lacks
-    least = torch.stack([*accumulate(columns, torch.minimum)], 1)
-    most = torch.stack([*accumulate(reversed(columns), torch.maximum)], 1).flip(1)
-    falling = 0.5 * (least + most)
+    if torch.compiler.is_compiling():  # ONNX lacks cummin and cummax
+        columns = gains.unbind(1)
+        least = torch.stack([*accumulate(columns, torch.minimum)], 1)
+        most = torch.stack([*accumulate(reversed(columns), torch.maximum)], 1)
+    else:
+        least, most = gains.cummin(1).values, gains.flip(1).cummax(1).values
+    falling = 0.5 * (least + most.flip(1))
     positive = (falling > 0).sum(1)
     left = (positive - 1).clamp(0, len(prices) - 2)
     above = falling.gather(1, left[:, None])[:, 0]
@@ -275,11 +279,13 @@ def gain_at(
     """
     inside = min(max(price, prices[0]), prices[-1])
     right = min(bisect_right(prices, inside), len(prices) - 1)
-    above, below = (0.5 * (min(gains[: i + 1]) + max(gains[i:])) for i in (right - 1, right))
+    least, most = min(gains[:right]), max(gains[right:])
+    above = 0.5 * (least + max(gains[right - 1], most))
+    below = 0.5 * (min(least, gains[right]) + most)
     share = (inside - prices[right - 1]) / (prices[right] - prices[right - 1])
     return above + share * (below - above) - step * (price - inside), above - below
 
 
-def _doubt(inputs: Any) -> Any:
-    """What, for each sample, the gain of going on and its variance are roughly proportional to."""
-    return inputs[..., 0] + 0.01
+def _scale(doubt: Any) -> Any:
+    """What the gain of going on and its variance are roughly proportional to."""
+    return doubt + 0.01

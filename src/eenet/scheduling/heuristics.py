@@ -120,7 +120,7 @@ def _inverse_temperature(outputs: ExitOutputs, k: int) -> Tensor:
         return log_probs.gather(1, labels[block])[:, 0] - expected
 
     low, high = math.log(0.02), math.log(50.0)
-    for _ in range(40):
+    for _ in range(24):  # to float32's precision
         middle = 0.5 * (low + high)
         rises = [rise(block, math.exp(middle)) for block in outputs.blocks()]
         if torch.cat(rises).mean() > 0:  # the likelihood still rises

@@ -253,14 +253,13 @@ def critical_price(gains: Tensor, prices: Tensor, step: Tensor) -> Tensor:
     else:
         least, most = gains.cummin(1).values, gains.flip(1).cummax(1).values
     falling = 0.5 * (least + most.flip(1))
-    positive = (falling > 0).sum(1)
-    left = (positive - 1).clamp(0, len(prices) - 2)
-    above = falling.gather(1, left[:, None])[:, 0]
-    below = falling.gather(1, left[:, None] + 1)[:, 0]
+    left = ((falling > 0).sum(1, keepdim=True) - 1).clamp(0, len(prices) - 2)
+    pair = left + torch.arange(2, device=left.device)
+    above, below = falling.gather(1, pair).unbind(1)
+    lower, upper = prices[pair].unbind(1)
     share = (above / (above - below).clamp_min(1e-12)).clamp(0, 1)
-    inner = torch.lerp(prices[left], prices[left + 1], share)
-    inner = torch.where(positive == 0, prices[0] + above / step, inner)
-    return torch.where(positive == len(prices), prices[-1] + below / step, inner)
+    beyond = falling[:, 0].clamp_max(0) + falling[:, -1].clamp_min(0)
+    return torch.lerp(lower, upper, share) + beyond / step
 
 
 def _show(evidence: Evidence) -> Tensor:

@@ -43,8 +43,27 @@ class NestedFamily:
         steps = self._steps(values).cumsum(0) / self._samples
         return values[0].double().mean() + torch.cat([steps.new_zeros(1), steps])
 
+    def mean_over(self, values: Tensor, budgets: Tensor) -> Tensor:
+        """Mean over budgets of each sample's value, `[N]` float64: its part of the area below.
+
+        Args:
+            values: `[E, N]`.
+            budgets: `[B]` float64, increasing, from the first exit's mean cost on.
+        """
+        taken = torch.searchsorted(self.cost, budgets, right=True) - 1
+        step = torch.arange(len(self.levels), device=taken.device)
+        share = 1 - torch.searchsorted(taken, step, right=True) / len(budgets)  # with this step
+        return (
+            values[0]
+            .double()
+            .index_add(0, self._order % self._samples, share * self._steps(values))
+        )
+
     def enough(self, quality: Tensor, nothing: float) -> int:
-        """Number of steps after which more surely gain less than `nothing` (two standard errors).
+        """Number of steps after which more surely gain less than `nothing`.
+
+        That is, by two standard errors, computed as if four more answers changed than do: that
+        none of N changes does not mean that none ever will (Agresti and Coull 1998).
 
         Args:
             quality: `[E, N]`.
@@ -54,8 +73,11 @@ class NestedFamily:
         squares = self._steps(quality).square()
         left = squares.sum() - torch.cat([squares.new_zeros(1), squares.cumsum(0)])
         best = mean.flip(0).cummax(0).values.flip(0)  # of the working points from each one on
-        error = left.clamp_min(0).sqrt() / self._samples  # of the gain by all the steps left
-        return int((best - mean + 2 * error <= nothing).int().argmax())
+        unseen = 4 * (quality.max() - quality.min()).double().square()
+        error = (left.clamp_min(0) + unseen).sqrt() / self._samples  # of the gain by what is left
+        surely = best - mean + 2 * error <= nothing
+        surely[-1] = True  # there is nothing left
+        return int(surely.int().argmax())
 
     def _steps(self, values: Tensor) -> Tensor:
         values = values.double()

@@ -37,17 +37,16 @@ class EENetPlus(Policy):
     the rules of all budgets are nested (see `nested`): a larger budget lets nobody leave earlier.
 
     Below the price where the out-of-fold curve says so, the score goes on with the best of margin,
-    max probability and entropy: at low prices gains are as small as their errors. The budget is a
-    ceiling: nothing is spent beyond the working point after which more buys nothing out of fold.
-    See docs/method.md.
+    max probability and entropy, to which one standard error is granted: at low prices gains are as
+    small as their errors. The budget is a ceiling: nothing is spent beyond the working point after
+    which more surely buys nothing out of fold. See docs/method.md.
 
     Args:
         folds: Number of folds of the cross-fitting.
         seed: Seed of the folds.
         ceiling: Spend less than the budget where more bought nothing on the validation samples.
         nothing: Quality that counts as nothing there; the gain must stay below it by two standard
-            errors. With so few samples that a single answer is worth more (below 2,000 for
-            accuracies and the default) there is no ceiling.
+            errors, which takes 4 / `nothing` samples at least (8,000 by default) for accuracies.
     """
 
     label = "eenet+"
@@ -99,10 +98,8 @@ class EENetPlus(Policy):
         self._choose_switch(learned, evidence, outputs)
         scores = self._switched(learned, evidence)
         family = NestedFamily(scores, outputs.costs)
-        highest = math.inf
-        if self.ceiling and worth / samples <= self.nothing:  # else one answer weighs more
-            highest = family.threshold_after(family.enough(quality, self.nothing))
-        self.highest = torch.tensor(highest)
+        enough = family.enough(quality, self.nothing) if self.ceiling else len(family.levels)
+        self.highest = torch.tensor(family.threshold_after(enough))
         # Out-of-fold scores: those of the fit's own samples would be too sure of themselves.
         self.calibration_scores, self.calibration_costs = scores, outputs.costs
         return self
@@ -216,7 +213,7 @@ class EENetPlus(Policy):
         return torch.where(scores < self.switch, scores, self.switch - unsure.log())
 
     def _choose_switch(self, scores: Tensor, evidence: Evidence, outputs: ExitOutputs) -> None:
-        """Sets the price and the heuristic that give the largest area under the curve."""
+        """Sets the price and the heuristic with the largest area, one standard error for them."""
         family, quality = NestedFamily(scores, outputs.costs), outputs.answer_quality()
         low, high = family.mean_costs[[0, -1]].tolist()
         grid = torch.linspace(low, high, 65, dtype=torch.float64)
@@ -224,14 +221,20 @@ class EENetPlus(Policy):
         budgets = torch.linspace(low, high, _SWITCHES + 1).tolist()[:-1]
         switches = [max(family.threshold(budget), never) for budget in budgets]
 
-        def area(switch: float, index: int) -> float:
+        def area(switch: float, index: int) -> Tensor:
             self.switch, self.confidence = torch.tensor(switch), torch.tensor(index)
             candidate = NestedFamily(self._switched(scores, evidence), outputs.costs)
-            at = torch.searchsorted(candidate.cost, grid, right=True) - 1
-            return float(candidate.climb(quality)[at.clamp_min(0)].mean())
+            return candidate.mean_over(quality, grid)
+
+        learned = area(math.inf, 0)
+
+        def lead(switch: float, index: int) -> float:
+            gain = area(switch, index) - learned
+            return float(gain.mean() + gain.std() / len(gain) ** 0.5)
 
         choices = [(math.inf, 0), *product(switches, range(len(_CONFIDENCES)))]
-        self.switch, self.confidence = map(torch.tensor, max((area(*c), *c) for c in choices)[1:])
+        best = max(choices, key=lambda choice: lead(*choice))
+        self.switch, self.confidence = map(torch.tensor, best)
 
 
 def critical_price(gains: Tensor, prices: Tensor, step: Tensor) -> Tensor:

@@ -22,18 +22,10 @@ from eenet.metrics.compare import quality_at
 from eenet.models import MultiExitNetwork
 from eenet.scheduling import BudgetControl, EENetPlus, ExitOutputs
 from eenet.scheduling.guarantee import within_budget, within_loss
-from eenet.scheduling.policy import Rule, score_exits
+from eenet.scheduling.policy import decide_all, score_exits
 from eenet.scheduling.thresholds import at_exits, first_exit
 
 BUDGETS, LENGTH, DELTA, DRAWS = (0.3, 0.4, 0.5, 0.6, 0.7), 10_000, 0.1, 500
-
-
-class Recalled(Rule):
-    """A rule whose decisions on the samples drawn are looked up."""
-
-    def decide(self, evidence):
-        """The decisions that were given in the scorer's place."""
-        return self.scorer
 
 
 def drawn(outputs, count, generator):
@@ -116,8 +108,7 @@ def control_table(run: str, policy: EENetPlus, val: ExitOutputs, test: ExitOutpu
 
 def guarantee_table(policy: EENetPlus, test: ExitOutputs) -> None:
     rules = [policy.at_point(u / 40) for u in range(41)]
-    scores, quality = score_exits(policy, test.evidence()), test.answer_quality().double()
-    exits = torch.stack([first_exit(scores, rule.thresholds) for rule in rules])
+    exits, quality = decide_all(rules, test.evidence()), test.answer_quality().double()
     cost = at_exits(test.costs.double(), exits).mean(1)
     lost = quality[-1].mean() - at_exits(quality, exits).mean(1)
     full = float(test.costs[-1])
@@ -130,16 +121,13 @@ def guarantee_table(policy: EENetPlus, test: ExitOutputs) -> None:
             broken = refused = 0
             margins, costs = [], []
             for _ in range(DRAWS):
-                index = torch.randint(test.num_samples, (count,), generator=generator)
-                sample = test.select(index)
-                own = [Recalled(e[index], r.thresholds, r.cost, 0.0)
-                       for e, r in zip(exits, rules, strict=True)]  # fmt: skip
+                sample = drawn(test, count, generator)
                 try:
                     if kind == "cost":
-                        kept = within_budget(own, sample, value * full, DELTA)
+                        kept = within_budget(rules, sample, value * full, DELTA)
                         broken += bool(cost[kept.position] > value * full)
                     else:
-                        kept = within_loss(own, sample, value, DELTA)
+                        kept = within_loss(rules, sample, value, DELTA)
                         broken += bool(lost[kept.position] > value)
                 except ValueError:
                     refused += 1

@@ -1,6 +1,7 @@
 """Both stages in one run folder, on real data, through the real command."""
 
 import csv
+import importlib.util
 import json
 import os
 import re
@@ -266,3 +267,29 @@ def test_a_sweep_runs_on_one_network_and_goes_on_after_a_kill(folder, tmp_path):
             assert found == pytest.approx(float(line["quality"]))
         # A W&B run each, to be synchronised later.
         assert list(trial.glob(f"wandb/offline-run-*-{row['trial']}"))
+
+
+SMALL = ["--samples", "40", "--rounds", "1", "--policy", "max_prob"]
+SCRIPTS = {
+    "experiments/summarise.py": ([], {}),
+    "experiments/budgets_that_hold.py": ([], {"LENGTH": 100, "DRAWS": 2}),
+    "benchmarks/speedup.py": ([*SMALL, "--batch_sizes", "1", "16"], {}),
+    "benchmarks/overhead.py": (SMALL, {"MODES": {}}),
+    "benchmarks/fitting.py": (SMALL, {}),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_beside_the_package_print_their_tables(folder, script, monkeypatch, capsys):
+    arguments, settings = SCRIPTS[script]
+    threads = torch.get_num_threads()
+    monkeypatch.syspath_prepend("benchmarks")
+    monkeypatch.setattr(sys, "argv", [script, str(folder), *arguments])
+    spec = importlib.util.spec_from_file_location("script", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, value in settings.items():
+        monkeypatch.setattr(module, name, value)
+    module.main(*([[str(folder)]] if script.startswith("experiments") else []))
+    torch.set_num_threads(threads)
+    assert capsys.readouterr().out.count("\n| ") > 1

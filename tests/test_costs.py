@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from eenet import energy
 from eenet.costs import LatencyProfile, count_macs, measure_costs, profile_latency
 from eenet.models import CifarResNet
 
@@ -52,3 +53,23 @@ def test_the_time_of_a_step_by_hand():
     assert profile.step_ms(1, 1, q=1.0) == 2.0
     assert profile.step_ms(1, 2) == pytest.approx(5.0)  # as long as eight samples take
     assert profile.step_ms(1, 16) == pytest.approx(10.0)
+
+
+def test_energy_by_a_meter_that_counts_stages(monkeypatch):
+    net = CifarResNet(depth=8, exits=[1, 2, 3], in_channels=1, widths=(4, 8, 16)).train()
+    spent = [100.0]  # whatever was counted before
+    for k, stage in enumerate(net.stages, 1):
+        stage.register_forward_hook(lambda *_, k=k: spent.append(spent[-1] + k))
+    monkeypatch.setattr(energy, "counted", lambda device: spent[-1])
+    found = energy.measure_energy(net, torch.zeros(2, 1, 8, 8), seconds=0.01)
+    assert found == pytest.approx([0.5, 1.5, 3.0])  # two samples
+    assert net.training
+
+
+def test_energy_of_processors_is_that_of_their_packages(monkeypatch, tmp_path):
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path)
+    assert energy.counted(torch.device("cpu")) is None
+    for name, microjoules in {"intel-rapl:0": 7_000_000, "intel-rapl:0:0": 5, "dtpm": 1}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(f"{microjoules}\n")
+    assert energy.counted(torch.device("cpu")) == 7.0

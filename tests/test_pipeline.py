@@ -159,11 +159,13 @@ def test_a_file_cut_off_is_named_and_made_anew(folder):
 
 def test_other_budgets_keep_the_network_and_the_old_results(folder):
     trained = (folder / "stage1" / "checkpoints" / "best.ckpt").stat().st_mtime_ns
+    (folder / "stage2" / ".curve.png.1.part").write_text("of a process that was killed")
     result = pipeline(folder, "--stage2.model.init_args.budgets=[0.6]")
     assert result.returncode == 0, result.stderr
     assert (folder / "stage1" / "checkpoints" / "best.ckpt").stat().st_mtime_ns == trained
     assert "Stage 1" not in result.stdout
     assert (folder / "stage2.1" / "curve.csv").is_file()
+    assert not list(folder.rglob(".*.part"))
     rows = list(csv.DictReader((folder / "stage2" / "curve.csv").open()))
     assert {row["budget"] for row in rows} == {"0.6"}
 

@@ -37,7 +37,6 @@ HEURISTICS = (s.MaxProbability, s.Margin, s.Entropy, s.Temperature, s.Vote, s.Pa
 POLICIES: dict[str, tuple[Any, dict[str, Any]]] = {
     **{kind.label: (kind, {}) for kind in (s.EENetPlus, s.EENet, s.LearnedStopping)},
     **{kind.label: (kind, {}) for kind in (s.JointGates, *HEURISTICS, s.Random)},
-    "eenet+ no ceiling": (s.EENetPlus, {"ceiling": False}),
     "eenet no weights": (s.EENet, {"weight_scores": False}),
     "eenet no vote": (s.EENet, {"vote": False}),
     "eenet no past": (s.EENet, {"past_scores": False}),

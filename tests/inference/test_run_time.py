@@ -37,7 +37,7 @@ def drifting(samples=3000):
 
 @pytest.mark.parametrize("size", [1, 16])
 def test_control_keeps_the_budget_while_the_data_drift(size):
-    policy, outputs = EENetPlus(ceiling=False).fit(make_outputs(seed=0)), drifting()
+    policy, outputs = EENetPlus().fit(make_outputs(seed=0)), drifting()
     costs = {}
     for control in (None, 0.02):
         predictor = replay(policy, outputs, 4.0, control=control)

@@ -90,7 +90,7 @@ def test_text_of_different_lengths_is_padded_where_batches_meet():
 
 
 def test_control_acts_on_a_stream_too():
-    policy = EENetPlus(ceiling=False).fit(make_outputs(seed=0))
+    policy = EENetPlus().fit(make_outputs(seed=0))
     outputs = make_outputs(seed=1, samples=3000)
     outputs = ExitOutputs(costs=outputs.costs, logits=0.5 * outputs.logits)
     costs = {}

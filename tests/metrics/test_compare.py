@@ -140,7 +140,7 @@ def test_stopping_curves_enclose_what_a_fresh_fit_reaches():
     at = torch.tensor([0.4, 0.6, 0.8])
     below, above = quality_at(low_cost, low, at), quality_at(high_cost, high, at)
     assert (below <= above + 1e-3).all()
-    policy = EENetPlus(ceiling=False).fit(val)
+    policy = EENetPlus().fit(val)
     for budget, most in zip(at.tolist(), above.tolist(), strict=True):
         exits = policy.at(4 * budget).decide(test.evidence())
         assert float(at_exits(test.answer_quality(), exits).mean()) <= most + 0.01

@@ -33,8 +33,7 @@ def test_bound_on_any_sequence(budget, step, start, batch, levels, greedy):
         assert -total <= 4 * (1 - start) / step + batch * (budget - 1) + 1e-6
 
 
-def test_ceiling_keeps_the_bound_on_overspending():
-    """A family that underspends at its upper end builds up no credit."""
+def test_a_family_that_underspends_at_its_upper_end_builds_up_no_credit():
     control = BudgetControl(3.0, torch.tensor([1.0, 5.0]), 0.1)
     for _ in range(1000):
         control.update(torch.tensor([1.5]))
@@ -42,7 +41,7 @@ def test_ceiling_keeps_the_bound_on_overspending():
 
 
 def test_holds_under_shift_along_a_fitted_family():
-    policy = EENetPlus(ceiling=False).fit(make_outputs(600))
+    policy = EENetPlus().fit(make_outputs(600))
     stream = make_outputs(3000, seed=4)
     evidence = type(stream)(costs=stream.costs, logits=stream.logits * 0.3).evidence()  # unsure
     control = BudgetControl(2.0, stream.costs, step=0.05)
@@ -57,7 +56,7 @@ def test_holds_under_shift_along_a_fitted_family():
 
 
 def test_ends_saturate():
-    policy = EENetPlus(ceiling=False).fit(make_outputs(100))
+    policy = EENetPlus().fit(make_outputs(100))
     fresh = make_outputs(50, seed=2).evidence()
     assert policy.at_point(-0.1).decide(fresh).max() == 0
     assert policy.at_point(1.1).decide(fresh).min() == 3

@@ -76,8 +76,8 @@ class CurveReport(Callback):
         exit_costs = (outputs.mean_costs / full_cost).tolist()
         exit_quality = outputs.answer_quality().double().mean(1).tolist()
         budgets = pl_module.resolve_budgets(outputs.mean_costs)
-        latencies = json.loads(outputs.metadata.get("measured_costs", "{}")).get("ms")
-        rows = curve_rows(pl_module.results(), pl_module.rules, budgets, full_cost, latencies)
+        measured = json.loads(outputs.metadata.get("measured_costs", "{}"))
+        rows = curve_rows(pl_module.results(), pl_module.rules, budgets, full_cost, measured)
 
         folder = Path(trainer.default_root_dir)
         measure = "accuracy" if outputs.quality is None else "quality"

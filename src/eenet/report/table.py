@@ -21,7 +21,7 @@ def curve_rows(
     rules: dict[str, list[Rule]],
     budgets: list[float],
     full_cost: float,
-    latencies: list[float] | None,
+    measured: dict[str, Any],
 ) -> list[Row]:
     """One row for each policy and budget.
 
@@ -30,14 +30,14 @@ def curve_rows(
         rules: Its rule at each budget.
         budgets: The budgets, in the unit of the costs.
         full_cost: Cost of the last exit in that unit.
-        latencies: Milliseconds to each exit `[E]`, where they were measured.
+        measured: Milliseconds ("ms") and joules to each exit `[E]`, where they were measured.
 
     Returns:
         Rows with the budget, the cost expected on the calibration samples and the one used on
         test, all as fractions of `full_cost`; `z`, by how many standard errors (from both
         samples) the cost used exceeds the one expected; the quality with its standard error; for
-        segmentation `miou`, the mean IoU of all pixels; `ms`, the mean latency by those measured
-        up to each exit; and each exit's share.
+        segmentation `miou`, the mean IoU of all pixels; `ms` and `joules`, the means by those
+        measured up to each exit; and each exit's share.
     """
     rows: list[Row] = []
     for label, curve in curves.items():
@@ -56,8 +56,9 @@ def curve_rows(
         }
         if curve.confusion is not None:
             columns["miou"] = mean_iou(curve.confusion)
-        if latencies is not None:
-            columns["ms"] = curve.shares @ numbers(latencies)
+        for unit in ("ms", "joules"):
+            if measured.get(unit):
+                columns[unit] = curve.shares @ numbers(measured[unit])
         columns |= {f"share_exit_{k + 1}": x for k, x in enumerate(curve.shares.T)}
         rows += rows_of(label, columns)
     return rows

@@ -23,8 +23,8 @@ class BudgetControl:
 
     hence `|average cost - budget| <= range (1 + step b) / (step n)`.
 
-    The proof is in docs/method.md. Where the family does not reach the last exit (EENet+'s
-    ceiling), u is stopped at its upper limit; the bound on overspending holds all the same.
+    The proof is in docs/method.md. Where a family does not reach the last exit, u is stopped at its
+    upper limit; the bound on overspending holds all the same.
     Costs that depend on the sample keep the bounds if each sample's own range holds the budget.
 
     Args:

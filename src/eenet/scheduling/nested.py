@@ -59,26 +59,6 @@ class NestedFamily:
             .index_add(0, self._order % self._samples, share * self._steps(values))
         )
 
-    def enough(self, quality: Tensor, nothing: float) -> int:
-        """Number of steps after which more surely gain less than `nothing`.
-
-        That is, by two standard errors, computed as if four more answers changed than do: that
-        none of N changes does not mean that none ever will (Agresti and Coull 1998).
-
-        Args:
-            quality: `[E, N]`.
-            nothing: Gain in mean quality that counts as none.
-        """
-        mean = self.climb(quality)
-        squares = self._steps(quality).square()
-        left = squares.sum() - torch.cat([squares.new_zeros(1), squares.cumsum(0)])
-        best = mean.flip(0).cummax(0).values.flip(0)  # of the working points from each one on
-        unseen = 4 * (quality.max() - quality.min()).double().square()
-        error = (left.clamp_min(0) + unseen).sqrt() / self._samples  # of the gain by what is left
-        surely = best - mean + 2 * error <= nothing
-        surely[-1] = True  # there is nothing left
-        return int(surely.int().argmax())
-
     def _steps(self, values: Tensor) -> Tensor:
         values = values.double()
         values = values if values.dim() == 2 else values[:, None].expand(-1, self._samples)

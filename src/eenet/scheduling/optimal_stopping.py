@@ -38,15 +38,11 @@ class EENetPlus(Policy):
 
     Below the price where the out-of-fold curve says so, the score goes on with the best of margin,
     max probability and entropy, to which one standard error is granted: at low prices gains are as
-    small as their errors. The budget is a ceiling: nothing is spent beyond the working point after
-    which more surely buys nothing out of fold. See docs/method.md.
+    small as their errors. See docs/method.md.
 
     Args:
         folds: Number of folds of the cross-fitting.
         seed: Seed of the folds.
-        ceiling: Spend less than the budget where more bought nothing on the validation samples.
-        nothing: Quality that counts as nothing there; the gain must stay below it by two standard
-            errors, which takes 4 / `nothing` samples at least (8,000 by default) for accuracies.
     """
 
     label = "eenet+"
@@ -57,20 +53,15 @@ class EENetPlus(Policy):
     steps: Tensor  # [E - 1], mean cost of the next step
     switch: Tensor
     confidence: Tensor
-    highest: Tensor
 
-    def __init__(
-        self, folds: int = 5, seed: int = 0, ceiling: bool = True, nothing: float = 5e-4
-    ) -> None:
+    def __init__(self, folds: int = 5, seed: int = 0) -> None:
         super().__init__()
         if folds < 2:
             raise ValueError(f"folds={folds} must be 2 or more")
         self.folds = folds
         self.seed = seed
-        self.ceiling = ceiling
-        self.nothing = nothing
-        for name, start in (("switch", math.inf), ("confidence", 0), ("highest", math.inf)):
-            self.register_buffer(name, torch.tensor(start))
+        self.register_buffer("switch", torch.tensor(math.inf))
+        self.register_buffer("confidence", torch.tensor(0))
         self._family: NestedFamily | None = None
 
     def fit(self, outputs: ExitOutputs) -> Self:
@@ -96,12 +87,9 @@ class EENetPlus(Policy):
         evidence = Evidence(shown[..., :0], *doubts)  # all that is needed of it from here on
         learned = self._induce(inputs, quality, costs, order % self.folds)
         self._choose_switch(learned, evidence, outputs)
-        scores = self._switched(learned, evidence)
-        family = NestedFamily(scores, outputs.costs)
-        enough = family.enough(quality, self.nothing) if self.ceiling else len(family.levels)
-        self.highest = torch.tensor(family.threshold_after(enough))
         # Out-of-fold scores: those of the fit's own samples would be too sure of themselves.
-        self.calibration_scores, self.calibration_costs = scores, outputs.costs
+        self.calibration_scores = self._switched(learned, evidence)
+        self.calibration_costs = outputs.costs
         return self
 
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
@@ -154,7 +142,7 @@ class EENetPlus(Policy):
         return family
 
     def _rule(self, threshold: float) -> Rule:
-        threshold, family = min(threshold, float(self.highest)), self.family()
+        family = self.family()
         thresholds = common_thresholds(threshold, len(family.scores)).to(family.scores)
         steps = family.steps_below(threshold)
         return Rule(self, thresholds, float(family.cost[steps]), float(family.cost_se[steps]))
@@ -163,8 +151,8 @@ class EENetPlus(Policy):
         """The rule at a working point, for `BudgetControl`.
 
         Args:
-            u: 0 and below: all leave first; 1 and above: all leave last, or at the ceiling; in
-                between the budget `c_1 + u (c_E - c_1)`.
+            u: 0 and below: all leave first; 1 and above: all leave last; in between the budget
+                `c_1 + u (c_E - c_1)`.
         """
         if not 0 < u < 1:
             return self._rule(-math.inf if u <= 0 else math.inf)

@@ -10,7 +10,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from eenet.energy import measure_energy
 from eenet.models import MultiExitNetwork, narrow
 
 
@@ -21,23 +20,23 @@ class ExitCosts(NamedTuple):
         macs: Multiply-accumulate operations per sample.
         params: Parameters needed.
         ms: Median latency of a batch in milliseconds.
-        joules: Energy per sample, where the device counts it (`measure_energy`).
         batch_size: Batch size of the latency.
         device: Device of the latency.
         threads: CPU threads of the latency.
+        joules: Energy per sample, where the device counts it (`eenet.energy`).
     """
 
     macs: list[float]
     params: list[int]
     ms: list[float]
-    joules: list[float] | None
     batch_size: int
     device: str
     threads: int
+    joules: list[float] | None = None
 
 
 def measure_costs(net: MultiExitNetwork, x: Any, warmup: int = 3, repeats: int = 20) -> ExitCosts:
-    """Measures MACs, parameters, latency and energy up to each exit.
+    """Measures MACs, parameters and latency up to each exit.
 
     Args:
         net: The network; it is left as it was, on its device.
@@ -51,7 +50,6 @@ def measure_costs(net: MultiExitNetwork, x: Any, warmup: int = 3, repeats: int =
         macs=count_macs(net, x),
         params=[sum(p.numel() for p in modules.parameters()) for modules in passed],
         ms=_clock(net, x, warmup, repeats).quantile(0.5, dim=0).tolist(),
-        joules=measure_energy(net, x),
         batch_size=len(pytree.tree_leaves(x)[0]),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         threads=torch.get_num_threads(),

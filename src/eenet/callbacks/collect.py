@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from eenet import __version__
 from eenet.costs import ExitCosts, measure_costs
 from eenet.data.writer import OutputsWriter
+from eenet.energy import measure_energy
 from eenet.files import write_text
 from eenet.models import narrow
 from eenet.modules.multi_exit import MultiExitModule
@@ -63,7 +64,9 @@ class CollectOutputs(Callback):
         """Measures the costs and opens the file; the first process lays it out."""
         if self.costs is None:
             x, y = batch
-            self.costs = measure_costs(module.net, narrow(x, torch.tensor([0], device=y.device)))
+            one = narrow(x, torch.tensor([0], device=y.device))
+            joules = measure_energy(module.net, one)
+            self.costs = measure_costs(module.net, one)._replace(joules=joules)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         loader: Any = trainer.predict_dataloaders
         if trainer.world_size > 1 and not hasattr(loader.sampler, "start"):

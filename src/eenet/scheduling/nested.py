@@ -53,11 +53,8 @@ class NestedFamily:
         taken = torch.searchsorted(self.cost, budgets, right=True) - 1
         step = torch.arange(len(self.levels), device=taken.device)
         share = 1 - torch.searchsorted(taken, step, right=True) / len(budgets)  # with this step
-        return (
-            values[0]
-            .double()
-            .index_add(0, self._order % self._samples, share * self._steps(values))
-        )
+        gained = share * self._steps(values)
+        return values[0].double().index_add(0, self._order % self._samples, gained)
 
     def _steps(self, values: Tensor) -> Tensor:
         values = values.double()

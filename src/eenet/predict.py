@@ -17,7 +17,7 @@ from rich.progress import track
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from eenet.data.outputs import load_outputs
-from eenet.data.tables import read_table
+from eenet.data.tables import read_table, texts_of
 from eenet.files import atomic
 from eenet.inference import AdaptivePredictor
 from eenet.inference.run import build, stage_config
@@ -68,8 +68,11 @@ def predict_files(
         found = [line.rstrip("\n") for line in sys.stdin if line.strip()]
     elif not Path(input).exists():
         raise FileNotFoundError(f"input={input!r} does not exist")
+    elif is_text:
+        column = text_column or data.text_column
+        found = texts_of(read_table(input, "train"), column, f"input={input!r}")
     else:
-        found = _texts(input, text_column or data.text_column) if is_text else _images(input)
+        found = _images(input)
     if not found:
         raise ValueError("input=-: stdin is empty; give one text, or the path of an image, a line")
     names: list[Any] = []
@@ -114,17 +117,6 @@ def predict_command(args: Sequence[str]) -> None:
     """Runs the command line after `eenet predict`."""
     prog = "eenet predict"
     auto_cli(predict_files, args=list(args), as_positional=True, prog=prog, exit_on_error=False)
-
-
-def _texts(source: str, column: str) -> list[str]:
-    table = read_table(source, "train")
-    if column not in table.column_names:
-        raise ValueError(f"text_column={column!r}: {source} has the columns {table.column_names}")
-    texts = list(table[column])
-    empty = [row for row, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]
-    if empty or not texts:
-        raise ValueError(f"input={source!r}: no text in {column!r} in the rows {empty[:5]}")
-    return texts
 
 
 def _images(source: str) -> list[str]:

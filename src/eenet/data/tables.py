@@ -50,6 +50,22 @@ def read_table(source: str | list[str], split: str, config_name: str | None = No
     return _load(datasets.load_dataset, _READERS[suffix], data_files=files, split="train", **more)
 
 
+def column_of(table: Any, field: str, name: str, where: str) -> list[Any]:
+    """A column; a ValueError names the setting `field` and the columns that there are."""
+    if name not in table.column_names:
+        raise ValueError(f"{field}={name!r}: {where} has the columns {table.column_names}")
+    return list(table[name])
+
+
+def texts_of(table: Any, name: str, where: str) -> list[str]:
+    """The column of the setting `text_column`; a ValueError names rows that hold no text."""
+    texts = column_of(table, "text_column", name, where)
+    empty = [row for row, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]
+    if empty or not texts:
+        raise ValueError(f"{where}: no text in {name!r} in the rows {empty[:5]}; remove such rows")
+    return texts
+
+
 def _load(read: Any, source: str, **options: Any) -> Any:
     try:
         return read(source, **options)

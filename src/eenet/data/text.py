@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from eenet.data.sentences import Sentences, require_known, tokenise
 from eenet.data.splits import Split, SplitDataModule
-from eenet.data.tables import is_one_table, read_table
+from eenet.data.tables import column_of, is_one_table, read_table, texts_of
 from eenet.extras import require
 
 
@@ -116,19 +116,8 @@ class TextClassification(SplitDataModule):
 
     def _load(self, which: str) -> Sentences:
         where, table = f"{which}={self._source(which)!r}", self._table(which)
-        for field in ("text_column", "label_column"):
-            if getattr(self, field) not in table.column_names:
-                raise ValueError(
-                    f"{field}={getattr(self, field)!r}: {where} has the columns "
-                    f"{table.column_names}"
-                )
-        labels = list(table[self.label_column])
-        for row, text in enumerate(table[self.text_column]):
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError(
-                    f"{where}: row {row} of {self.text_column!r} holds no text but {text!r}; "
-                    "remove such rows"
-                )
+        texts_of(table, self.text_column, where)
+        labels = column_of(table, "label_column", self.label_column, where)
         classes = self._classes(labels, where)
         return tokenise(table, self.text_column, classes, self._tokenizer, self.max_length, where)
 

@@ -149,14 +149,8 @@ class _Stage:
         number = 1
         while (aside := self.folder.with_name(f"{self.name}.{number}")).exists():
             number += 1
-        self.sweep()
         self.folder.rename(aside)
         print(f"{self.name}: earlier results are kept in {aside}")
-
-    def sweep(self) -> None:
-        """Removes what a process left that was killed while it wrote."""
-        for stray in self.folder.rglob(".*.part"):
-            stray.unlink()
 
     def execute(self, sources: dict[str, Any], produced: list[str], launcher: str | None) -> None:
         """Runs the stage and records what it produced.
@@ -165,7 +159,9 @@ class _Stage:
         the Slurm job around it.
         """
         print(f"\n{_TITLES[self.name]}, in {self.folder}", flush=True)
-        self.sweep()
+        # What a process left that was killed while it wrote, in folders kept aside too.
+        for stray in self.folder.parent.glob(f"{self.name}*/**/.*.part"):
+            stray.unlink()
         self.name_wandb_run()
         write_text(self.folder / "config.yaml", self.text())
         write_text(self.folder / "identity.json", json.dumps(self.identity()))

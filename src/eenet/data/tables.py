@@ -62,7 +62,11 @@ def texts_of(table: Any, name: str, where: str) -> list[str]:
     texts = column_of(table, "text_column", name, where)
     empty = [row for row, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]
     if empty or not texts:
-        raise ValueError(f"{where}: no text in {name!r} in the rows {empty[:5]}; remove such rows")
+        found = [f"; row {row} of {name!r} holds no text but {texts[row]!r}" for row in empty[:1]]
+        raise ValueError(
+            f"{where}: no text in {name!r} in the rows {empty[:5]}{''.join(found)}; "
+            "remove such rows"
+        )
     return texts
 
 

@@ -116,8 +116,8 @@ class TextClassification(SplitDataModule):
 
     def _load(self, which: str) -> Sentences:
         where, table = f"{which}={self._source(which)!r}", self._table(which)
-        texts_of(table, self.text_column, where)
         labels = column_of(table, "label_column", self.label_column, where)
+        texts_of(table, self.text_column, where)
         classes = self._classes(labels, where)
         return tokenise(table, self.text_column, classes, self._tokenizer, self.max_length, where)
 

@@ -5,12 +5,7 @@ import torch
 from tests.conftest import make_outputs
 from tests.inference.test_predictor import replay
 
-from eenet.scheduling import (
-    EENetPlus,
-    Entropy,
-    ExitOutputs,
-    MaxProbability,
-)
+from eenet.scheduling import EENetPlus, Entropy, ExitOutputs, MaxProbability
 
 
 def test_a_deadline_forces_the_answer_of_the_exit_reached(monkeypatch):

@@ -7,12 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models.networks import (
-    BERT,
-    NETWORKS,
-    images,
-    run_steps,
-)
+from tests.models.networks import BERT, NETWORKS, images, run_steps
 from torch import nn
 from torch.utils import _pytree as pytree
 

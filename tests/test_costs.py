@@ -64,6 +64,9 @@ def test_energy_by_a_meter_that_counts_stages(monkeypatch):
     found = energy.measure_energy(net, torch.zeros(2, 1, 8, 8), seconds=0.01)
     assert found == pytest.approx([0.5, 1.5, 3.0])  # two samples
     assert net.training
+    readings = iter([100.0, 101.0, 1.0])
+    monkeypatch.setattr(energy, "counted", lambda device: next(readings))
+    assert energy.measure_energy(net, torch.zeros(2, 1, 8, 8), seconds=0.01) is None  # began anew
 
 
 def test_energy_of_processors_is_that_of_their_packages(monkeypatch, tmp_path):

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 from eenet.models import MultiExitNetwork, narrow
+from eenet.models.base import batch_size
 
 
 class ExitCosts(NamedTuple):
@@ -50,7 +51,7 @@ def measure_costs(net: MultiExitNetwork, x: Any, warmup: int = 3, repeats: int =
         macs=count_macs(net, x),
         params=[sum(p.numel() for p in modules.parameters()) for modules in passed],
         ms=_clock(net, x, warmup, repeats).quantile(0.5, dim=0).tolist(),
-        batch_size=len(pytree.tree_leaves(x)[0]),
+        batch_size=batch_size(x),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         threads=torch.get_num_threads(),
     )
@@ -69,14 +70,13 @@ def count_macs(net: MultiExitNetwork, x: Any) -> list[float]:
     """
     meta = copy.deepcopy(net).to("meta").eval()
     batch = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to("meta"), x)
-    samples = len(pytree.tree_leaves(x)[0])
     macs, total = [], 0.0
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         state = meta.begin(batch)
         for k in range(meta.num_exits):
             with FlopCounterMode(display=False) as counter:
                 _, state = meta.step(k, state)
-            total += counter.get_total_flops() / 2 / samples
+            total += counter.get_total_flops() / 2 / batch_size(x)
             macs.append(total)
     return macs
 
@@ -118,10 +118,10 @@ def profile_latency(
         warmup: Passes before the clock counts.
         repeats: Passes.
     """
-    leaf = pytree.tree_leaves(x)[0]
+    device = pytree.tree_leaves(x)[0].device
     times = {}
     for size in sorted(batch_sizes):
-        rows = torch.arange(size, device=leaf.device) % len(leaf)
+        rows = torch.arange(size, device=device) % batch_size(x)
         times[size] = _clock(net, narrow(x, rows), warmup, repeats)
     return LatencyProfile(times)
 

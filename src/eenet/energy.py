@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from eenet.models import MultiExitNetwork
+from eenet.models.base import batch_size
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -24,12 +24,14 @@ def measure_energy(net: MultiExitNetwork, x: Any, seconds: float = 1.0) -> list[
         Joules per sample; None where nothing is counted: processors count in Linux's powercap,
         which often root alone may read, GPUs in NVML (package nvidia-ml-py).
     """
-    device, training, joules = next(net.parameters()).device, net.training, []
-    if counted(device) is None:
+    device, training = next(net.parameters()).device, net.training
+    before = counted(device)
+    if before is None:
         return None
+    joules: list[float] = []
     net.eval()
     for exits in range(1, net.num_exits + 1):
-        start, began, passes = counted(device) or 0.0, time.perf_counter(), 0
+        began, passes = time.perf_counter(), 0
         while passes == 0 or time.perf_counter() - began < seconds:
             with torch.inference_mode():
                 state = net.begin(x)
@@ -38,9 +40,13 @@ def measure_energy(net: MultiExitNetwork, x: Any, seconds: float = 1.0) -> list[
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             passes += 1
-        joules.append(((counted(device) or 0.0) - start) / passes / len(pytree.tree_leaves(x)[0]))
+        after = counted(device)
+        if after is None or after < before:  # it failed, or began anew
+            break
+        joules.append((after - before) / passes / batch_size(x))
+        before = after
     net.train(training)
-    return joules
+    return joules if len(joules) == net.num_exits else None
 
 
 def counted(device: torch.device) -> float | None:

@@ -14,7 +14,7 @@ from eenet.inference.decision import Alone, Decision, decisions, shown
 from eenet.inference.run import fold, load_run
 from eenet.inference.stream import stream
 from eenet.models import MultiExitNetwork, narrow
-from eenet.models.base import others
+from eenet.models.base import batch_size, others
 from eenet.scheduling import BudgetControl, EENetPlus, ExitOutputs, Policy, Rule
 
 _FIRST = torch.zeros(1, dtype=torch.int64)
@@ -238,8 +238,7 @@ class AdaptivePredictor:
     def _begin(self, x: Any) -> tuple[Any, int]:
         """The first state of a batch, and its size."""
         state = self.net.begin(self._here(x))
-        first = state if isinstance(state, Tensor) else pytree.tree_leaves(state)[0]
-        return state, len(first)
+        return state, batch_size(state)
 
     def _run(self, k: int, state: Any, memory: Any) -> tuple[Tensor, Any, Any, Tensor]:
         """Runs stage k: logits, both states, and the indices of those who go on."""

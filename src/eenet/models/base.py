@@ -103,6 +103,11 @@ def narrow(state: State, keep: Tensor | slice) -> State:
     return pytree.tree_map_only(Tensor, lambda tensor: _rows(tensor, keep), state)
 
 
+def batch_size(state: State) -> int:
+    """How many samples a state, or an input batch, holds."""
+    return len(state if isinstance(state, Tensor) else pytree.tree_leaves(state)[0])
+
+
 def others(rows: Tensor, size: int) -> Tensor:
     """The indices below `size` that are not among `rows` `[b]` (int64), in order."""
     there = torch.ones(size, dtype=torch.bool, device=rows.device)

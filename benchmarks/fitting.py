@@ -13,11 +13,10 @@ from pathlib import Path
 import torch
 from common import conditions, cut, interleaved, load, parser, ratio, table
 
-from eenet.data.outputs import load_outputs
-from eenet.data.writer import OutputsWriter
-from eenet.scheduling import Evidence
-from eenet.scheduling.policy import score_exits
-from eenet.scheduling.thresholds import at_exits, quota_thresholds, tilt
+from eenet.outputs import Evidence, load_outputs
+from eenet.outputs.writer import OutputsWriter
+from eenet.policies.base import score_exits
+from eenet.policies.thresholds import at_exits, quota_thresholds, tilt
 
 
 def thresholds_by_sample(scores, shares):

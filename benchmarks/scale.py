@@ -45,7 +45,7 @@ def generated(arguments, size=500):
 
 
 def write(arguments, path):
-    from eenet.data.writer import OutputsWriter
+    from eenet.outputs.writer import OutputsWriter
 
     seconds, writer = 0.0, None
     costs = torch.linspace(1, 10, arguments.exits, dtype=torch.float64)
@@ -65,7 +65,7 @@ def stage2(policies, arguments, path, test=False):
     """What `eenet fit` does, or `eenet test` with all policies fitted beforehand."""
     import lightning as L
 
-    from eenet.data.outputs import OutputsData
+    from eenet.data.exit_outputs import OutputsData
     from eenet.modules.scheduler import SchedulerModule
 
     data = OutputsData(fit=str(path), test=str(path))
@@ -80,7 +80,7 @@ def stage2(policies, arguments, path, test=False):
 
 
 def step(arguments, name, path):
-    from eenet import scheduling as s
+    from eenet import policies as s
 
     makes = {"max_prob": s.MaxProbability, "temperature": s.Temperature}
     makes |= {"eenet+": s.EENetPlus, "eenet": s.EENet}
@@ -90,7 +90,7 @@ def step(arguments, name, path):
         return stage2([s.MaxProbability(), s.EENetPlus()], arguments, path, test=True)
     if name == "eenet":
         return stage2([s.EENet()], arguments, path)
-    from eenet.data.outputs import load_outputs
+    from eenet.outputs import load_outputs
 
     begun = time.perf_counter()
     makes[name]().fit(load_outputs(path))
@@ -100,7 +100,7 @@ def step(arguments, name, path):
 def measured(arguments, name, path):
     """Runs a step, and prints its seconds and the memory before it."""
     torch.set_num_threads(arguments.threads)
-    import eenet.data.outputs
+    import eenet.data.exit_outputs
     import eenet.modules.scheduler  # noqa: F401
 
     start = anonymous(os.getpid())

@@ -15,15 +15,15 @@ from pathlib import Path
 import torch
 from lightning import LightningDataModule
 
-from eenet.data.outputs import load_outputs
 from eenet.files import load_part
 from eenet.inference.run import build, stage_config
-from eenet.metrics.compare import quality_at
+from eenet.metrics.curve_maths import quality_at
 from eenet.models import MultiExitNetwork
-from eenet.scheduling import BudgetControl, EENetPlus, ExitOutputs
-from eenet.scheduling.guarantee import within_budget, within_loss
-from eenet.scheduling.policy import decide_all, score_exits
-from eenet.scheduling.thresholds import at_exits, first_exit
+from eenet.outputs import ExitOutputs, load_outputs
+from eenet.policies import BudgetControl, EENetPlus
+from eenet.policies.base import decide_all, score_exits
+from eenet.policies.guarantee import within_budget, within_loss
+from eenet.policies.thresholds import at_exits, first_exit
 
 BUDGETS, LENGTH, DELTA, DRAWS = (0.3, 0.4, 0.5, 0.6, 0.7), 10_000, 0.1, 500
 

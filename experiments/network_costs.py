@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from eenet.costs import count_macs
 from eenet.models import (
     CifarResNet,
     DenseNet,
@@ -18,6 +17,7 @@ from eenet.models import (
     TorchvisionBackbone,
     TransformerEncoder,
 )
+from eenet.models.costs import count_macs
 
 MSDNET35 = {
     "base": 7,

@@ -15,16 +15,16 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from eenet import losses
-from eenet.costs import measure_costs
 from eenet.data import CIFAR10, FashionMNIST
-from eenet.data.outputs import load_outputs, save_outputs
 from eenet.data.tensor_images import mirror, shift
-from eenet.metrics.compare import quality_at
+from eenet.metrics.curve_maths import quality_at
 from eenet.models import CifarResNet
+from eenet.models.costs import measure_costs
+from eenet.modules import losses
 from eenet.modules.optim import WarmupCosine
-from eenet.scheduling import EENetPlus, ExitOutputs, MaxProbability
-from eenet.scheduling.policy import decide_all
+from eenet.outputs import ExitOutputs, load_outputs, save_outputs
+from eenet.policies import EENetPlus, MaxProbability
+from eenet.policies.base import decide_all
 
 SETS = {"cifar10": CIFAR10, "fashion-mnist": FashionMNIST}
 BUDGETS, EPOCHS, BATCH = (0.2, 0.3, 0.4, 0.5, 0.6), 6, 128

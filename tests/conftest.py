@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from eenet.scheduling import ExitOutputs
+from eenet.outputs import ExitOutputs
 
 torch.set_num_threads(1)
 settings.register_profile("fast", max_examples=50, deadline=None, derandomize=True)

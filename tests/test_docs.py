@@ -13,9 +13,10 @@ from jsonargparse import capture_parser
 from sklearn.datasets import load_digits
 from torchvision.io import write_png
 
-from eenet.cli import _HELP, main
+from eenet.cli import main
+from eenet.cli.main import _HELP
+from eenet.cli.sweep_file import read_sweep, trials
 from eenet.data import Digits
-from eenet.sweep_file import read_sweep, trials
 
 ROOT = Path(__file__).parents[1]
 PAGES = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
@@ -92,7 +93,7 @@ def place(tmp_path_factory):
     modules(page, place)
     (command,) = commands(page)
     tiny = ["--stage1.trainer.max_epochs", "2", "--stage1.data.init_args.cal_size", "200"]
-    tiny += ["--stage2.model.init_args.policies", "[eenet.scheduling.EENetPlus]"]
+    tiny += ["--stage2.model.init_args.policies", "[eenet.policies.EENetPlus]"]
     run(*command, *tiny, cwd=place)
     for name in ("digits", "guarded", "cifar10"):  # as other pages call a finished run
         (place / "runs" / name).symlink_to(place / "runs" / "mynet")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eenet.data.outputs import load_outputs
+from eenet.outputs import load_outputs
 
 ROOT = Path(__file__).parents[1]
 KILLS = 50

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from eenet.cli import main
-from eenet.data.outputs import load_outputs
 from eenet.files import load_tensors
 from eenet.models import CifarResNet, TorchvisionBackbone
 from eenet.modules.multi_exit import MultiExitModule
+from eenet.outputs import load_outputs
 
 
 class Payload:

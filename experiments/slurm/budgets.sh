@@ -19,6 +19,6 @@ folder=$run/budgets/$budget-$seed
 if [[ -f $folder/curve.csv ]]; then
     exit 0
 fi
-python -m eenet.stage --config "$run/stage2/config.yaml" --trainer.default_root_dir "$folder" \
+python -m eenet.cli.stage --config "$run/stage2/config.yaml" --trainer.default_root_dir "$folder" \
     --trainer.logger false --trainer.devices 1 \
     --model.init_args.budgets "[$budget]" --seed_everything "$seed"

@@ -6,5 +6,5 @@
 set -euo pipefail
 run=$1
 shift
-python -m eenet.stage --config "$run/stage2/config.yaml" \
+python -m eenet.cli.stage --config "$run/stage2/config.yaml" \
     --trainer.default_root_dir "${EENET_TRIAL_DIR:-$run/sweep/${WANDB_RUN_ID:-local}}" "$@"

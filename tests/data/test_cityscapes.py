@@ -3,13 +3,12 @@ import pytest
 import torch
 from PIL import Image
 
+from eenet.cli.lightning import EENetCLI
 from eenet.data import Cityscapes
-from eenet.data.outputs import load_outputs
-from eenet.lightning_cli import EENetCLI
 from eenet.metrics.segmentation import mean_iou
 from eenet.models import HRNet
 from eenet.modules.multi_exit import SegmentationModule
-from eenet.scheduling import Evidence
+from eenet.outputs import Evidence, load_outputs
 
 SIZES = {"train": 4, "val": 3, "test": 2}
 

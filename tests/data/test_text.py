@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from eenet.callbacks.collect import CollectOutputs
-from eenet.callbacks.run import SeedEpochs
+from eenet.callbacks.reproducibility import SeedEpochs
 from eenet.data import TextClassification
-from eenet.data.outputs import load_outputs
 from eenet.models import TransformerEncoder
 from eenet.modules.multi_exit import MultiExitModule
+from eenet.outputs import load_outputs
 
 datasets = pytest.importorskip("datasets")
 transformers = pytest.importorskip("transformers")

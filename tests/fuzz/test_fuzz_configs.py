@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from eenet.cli import main
-from eenet.pipeline import _Stage
+from eenet.cli.pipeline import _Stage
 
 SEED = yaml.safe_load(Path("tests/conf/tiny.yaml").read_text())
 
@@ -148,7 +148,7 @@ def test_any_change_is_accepted_or_refused_with_one_line(changes):
         ("--stage2.model.init_args.budgets=[0.5,.nan]", "budgets"),
         ("--stage2.model.init_args.budgets=[2]", "budgets"),
         (
-            "--stage2.model.init_args.policies=[eenet.scheduling.EENet,eenet.scheduling.EENet]",
+            "--stage2.model.init_args.policies=[eenet.policies.EENet,eenet.policies.EENet]",
             "labels",
         ),
         ("--stage2.model.class_path=eenet.modules.multi_exit.MultiExitModule", "stage2"),

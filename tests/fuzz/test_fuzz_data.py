@@ -14,7 +14,7 @@ from PIL import Image
 from tests.conftest import make_outputs
 
 from eenet.data import CIFAR10, FashionMNIST, ImageFolder, TextClassification
-from eenet.data.outputs import load_outputs, save_outputs
+from eenet.outputs import load_outputs, save_outputs
 
 WORDS = ["a", "good", "film", "no", "plot"]
 CSV = b"text,label\n" + b"".join(b"a good film,%d\n" % (i % 2) for i in range(12))

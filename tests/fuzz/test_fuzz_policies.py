@@ -9,11 +9,12 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from eenet import scheduling as s
+from eenet import policies as s
 from eenet.models import narrow
-from eenet.scheduling.learned import LearnedPolicy
-from eenet.scheduling.nested import NestedFamily
-from eenet.scheduling.thresholds import at_exits
+from eenet.outputs import Evidence, ExitOutputs
+from eenet.policies.learned import LearnedPolicy
+from eenet.policies.nested import NestedFamily
+from eenet.policies.thresholds import at_exits
 
 HEURISTICS = (s.MaxProbability, s.Entropy, s.Margin, s.Vote, s.Patience, s.Temperature, s.Random)
 LEARNED = (s.EENet, s.LearnedStopping, s.JointGates)
@@ -50,7 +51,7 @@ def outputs(draw):
     quality = None
     if draw(st.integers(0, 3)) == 0:
         quality = torch.rand(exits, samples, generator=generator).round(decimals=1)
-    return s.ExitOutputs(costs=costs, logits=logits, labels=labels, quality=quality)
+    return ExitOutputs(costs=costs, logits=logits, labels=labels, quality=quality)
 
 
 def fitted(policy, outputs, budgets):
@@ -74,7 +75,7 @@ def step_by_step(rule, outputs):
     near = torch.full((outputs.num_samples,), math.inf)
     there, state = torch.arange(outputs.num_samples), None
     for k in range(outputs.num_exits):
-        evidence = s.Evidence.from_logits(outputs.logits[k][there])
+        evidence = Evidence.from_logits(outputs.logits[k][there])
         scores, state = rule.scorer.step(k, evidence, state)
         gap = (scores - rule.thresholds[k]).abs() / rule.thresholds[k].abs().clamp_min(1)
         near[there] = torch.minimum(near[there], gap.float())

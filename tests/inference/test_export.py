@@ -6,7 +6,8 @@ import torch
 from eenet.inference import AdaptivePredictor
 from eenet.inference.export import OnnxPredictor, export
 from eenet.models import CifarResNet
-from eenet.scheduling import EENetPlus, ExitOutputs, MaxProbability
+from eenet.outputs import ExitOutputs
+from eenet.policies import EENetPlus, MaxProbability
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

@@ -9,7 +9,7 @@ from eenet.inference import AdaptivePredictor
 from eenet.inference.decision import Alone, decisions
 from eenet.inference.run import fold
 from eenet.models import CifarResNet, MSDNet, MultiExitNetwork, TransformerEncoder
-from eenet.scheduling import (
+from eenet.policies import (
     EENet,
     EENetPlus,
     Entropy,
@@ -24,8 +24,8 @@ from eenet.scheduling import (
     Temperature,
     Vote,
 )
-from eenet.scheduling.policy import score_exits
-from eenet.scheduling.thresholds import at_exits, first_exit
+from eenet.policies.base import score_exits
+from eenet.policies.thresholds import at_exits, first_exit
 
 POLICIES = [
     EENet,

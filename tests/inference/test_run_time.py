@@ -5,7 +5,8 @@ import torch
 from tests.conftest import make_outputs
 from tests.inference.test_predictor import replay
 
-from eenet.scheduling import EENetPlus, Entropy, ExitOutputs, MaxProbability
+from eenet.outputs import ExitOutputs
+from eenet.policies import EENetPlus, Entropy, MaxProbability
 
 
 def test_a_deadline_forces_the_answer_of_the_exit_reached(monkeypatch):

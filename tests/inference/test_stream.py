@@ -6,7 +6,8 @@ from tests.conftest import make_outputs
 from tests.inference.test_predictor import Replay, encoder, replay, sentences
 
 from eenet.inference import AdaptivePredictor
-from eenet.scheduling import EENetPlus, ExitOutputs, MaxProbability, Vote
+from eenet.outputs import ExitOutputs
+from eenet.policies import EENetPlus, MaxProbability, Vote
 
 
 class Recorder(Replay):

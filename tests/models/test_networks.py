@@ -11,9 +11,7 @@ from tests.models.networks import BERT, NETWORKS, images, run_steps
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from eenet import losses
-from eenet.costs import count_macs, measure_costs
-from eenet.lightning_cli import stage_parser
+from eenet.cli.lightning import stage_parser
 from eenet.models import (
     CifarResNet,
     DenseNet,
@@ -24,6 +22,8 @@ from eenet.models import (
     TransformerEncoder,
     narrow,
 )
+from eenet.models.costs import count_macs, measure_costs
+from eenet.modules import losses
 from eenet.modules.multi_exit import MultiExitModule
 
 

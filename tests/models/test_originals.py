@@ -8,7 +8,6 @@ import torchvision
 from tests.models.networks import VIT_EXITS, images, run_steps
 from torch import nn
 
-from eenet.costs import count_macs
 from eenet.models import (
     DenseNet,
     HRNet,
@@ -16,6 +15,7 @@ from eenet.models import (
     TorchvisionBackbone,
     TransformerEncoder,
 )
+from eenet.models.costs import count_macs
 from eenet.modules.multi_exit import MultiExitModule
 
 

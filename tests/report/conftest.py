@@ -9,9 +9,9 @@ import yaml
 from tests.conftest import make_outputs
 from torch import nn
 
-from eenet.compare import fit_policies
-from eenet.data.outputs import save_outputs
-from eenet.scheduling import EENet, EENetPlus, Margin
+from eenet.comparison.compare import fit_policies
+from eenet.outputs import save_outputs
+from eenet.policies import EENet, EENetPlus, Margin
 
 ATTACK = "</script><script>document.title = 'taken'</script>"
 BUDGETS = [0.3, 0.5, 0.8]
@@ -43,13 +43,13 @@ def make_run():
                 "model": {
                     "init_args": {
                         "policies": [
-                            {"class_path": f"eenet.scheduling.{type(p).__name__}"} for p in policies
+                            {"class_path": f"eenet.policies.{type(p).__name__}"} for p in policies
                         ],
                         "budgets": BUDGETS,
                         "budget_unit": "fraction",
                     }
                 },
-                "data": {"class_path": "eenet.data.outputs.OutputsData"},
+                "data": {"class_path": "eenet.data.OutputsData"},
                 "trainer": {"logger": None},
             },
         }

@@ -16,8 +16,8 @@ from torch import nn
 from eenet.cli import main
 from eenet.data import Digits
 from eenet.models import MultiExitNetwork
+from eenet.outputs import ExitOutputs
 from eenet.report.examples import examples
-from eenet.scheduling import ExitOutputs
 
 
 class Page(HTMLParser):

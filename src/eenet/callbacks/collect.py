@@ -9,12 +9,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from eenet import __version__
-from eenet.costs import ExitCosts, measure_costs
-from eenet.data.writer import OutputsWriter
-from eenet.energy import measure_energy
 from eenet.files import write_text
 from eenet.models import narrow
+from eenet.models.costs import ExitCosts, measure_costs
+from eenet.models.energy import measure_energy
 from eenet.modules.multi_exit import MultiExitModule
+from eenet.outputs.writer import OutputsWriter
 
 
 class CollectOutputs(Callback):

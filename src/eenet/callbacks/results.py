@@ -13,8 +13,16 @@ from lightning.pytorch.loggers import WandbLogger
 
 from eenet.files import write_text
 from eenet.modules.scheduler import SchedulerModule
-from eenet.report.plot import plot_curves, save_figure
-from eenet.report.table import Row, by_policy, column, curve_rows, print_table, rich_table, to_csv
+from eenet.plotting.style import plot_curves, save_figure
+from eenet.plotting.tables import (
+    Row,
+    by_policy,
+    column,
+    curve_rows,
+    print_table,
+    rich_table,
+    to_csv,
+)
 
 
 class WriteDecisions(Callback):

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eenet.scheduling import Evidence, Policy
-from eenet.scheduling.evidence import pool_pixels
-from eenet.scheduling.inputs import WIDEST
-from eenet.scheduling.single import Sample
+from eenet.outputs import Evidence
+from eenet.outputs.evidence import pool_pixels
+from eenet.policies import Policy
+from eenet.policies.eenet_plus_inputs import WIDEST
+from eenet.policies.single_sample import Sample
 
 
 class Decision(nn.Module):

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from eenet.costs import LatencyProfile, profile_latency
 from eenet.inference.decision import Alone, Decision, decisions, shown
 from eenet.inference.run import fold, load_run
 from eenet.inference.stream import stream
 from eenet.models import MultiExitNetwork, narrow
 from eenet.models.base import batch_size, others
-from eenet.scheduling import BudgetControl, EENetPlus, ExitOutputs, Policy, Rule
+from eenet.models.costs import LatencyProfile, profile_latency
+from eenet.outputs import ExitOutputs
+from eenet.policies import BudgetControl, EENetPlus, Policy, Rule
 
 _FIRST = torch.zeros(1, dtype=torch.int64)
 _NOBODY = _FIRST[:0]

@@ -12,7 +12,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from eenet.files import load_part
 from eenet.models import MultiExitNetwork
-from eenet.scheduling import Policy
+from eenet.policies import Policy
 
 
 def load_run(folder: str | Path, label: str | None = None) -> tuple[MultiExitNetwork, Policy, Any]:

@@ -7,8 +7,8 @@ from eenet.metrics.bounds import (
     share_closed,
     stopping_curves,
 )
-from eenet.metrics.compare import Difference, area, budget_at, paired_difference, quality_at
 from eenet.metrics.curve import BudgetCurve, Curve, curve_from_sums, exit_sums
+from eenet.metrics.curve_maths import Difference, area, budget_at, paired_difference, quality_at
 
 __all__ = [
     "BudgetCurve",

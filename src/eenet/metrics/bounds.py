@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eenet.scheduling import EENetPlus, ExitOutputs
-from eenet.scheduling.thresholds import tilt
+from eenet.outputs import ExitOutputs
+from eenet.policies import EENetPlus
+from eenet.policies.thresholds import tilt
 
 
 def oracle_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:

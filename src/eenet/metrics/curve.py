@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from eenet.scheduling.thresholds import at_exits
+from eenet.policies.thresholds import at_exits
 
 
 class Curve(NamedTuple):

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from eenet import losses
 from eenet.files import load_part
 from eenet.metrics.segmentation import MeanIoU, confusion_counts, mean_iou
 from eenet.models import MultiExitNetwork
+from eenet.modules import losses
 from eenet.modules.optim import StageModule
-from eenet.scheduling.evidence import pool_pixels
+from eenet.outputs.evidence import pool_pixels
 
 
 class MultiExitModule(StageModule):

@@ -7,14 +7,14 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from eenet.data.outputs import OutputsBatch, OutputsData
+from eenet.data.exit_outputs import OutputsBatch, OutputsData
 from eenet.metrics import BudgetCurve, Curve
 from eenet.modules.optim import StageModule
-from eenet.scheduling import Policy, Rule
-from eenet.scheduling.learned import LearnedPolicy
-from eenet.scheduling.outputs import ExitOutputs
-from eenet.scheduling.policy import decide_all
-from eenet.scheduling.thresholds import at_exits, check_budget
+from eenet.outputs.exit_outputs import ExitOutputs
+from eenet.policies import Policy, Rule
+from eenet.policies.base import decide_all
+from eenet.policies.learned import LearnedPolicy
+from eenet.policies.thresholds import at_exits, check_budget
 
 
 class SchedulerModule(StageModule):

@@ -1,1 +1,1 @@
-"""Tables and figures of accuracy-vs-budget curves."""
+"""The page of a finished run and its figures."""

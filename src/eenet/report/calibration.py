@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eenet.scheduling import ExitOutputs
+from eenet.outputs import ExitOutputs
 
 _BINS = 10
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from eenet.data.cityscapes import CLASSES, Cityscapes
 from eenet.data.image_folder import MEAN, STD
 from eenet.inference.run import build, load_run, stage_config
-from eenet.losses import at_pixels
-from eenet.scheduling import ExitOutputs
+from eenet.modules.losses import at_pixels
+from eenet.outputs import ExitOutputs
 
 _EACH = 4
 """Samples taken for each exit at each of three budgets."""

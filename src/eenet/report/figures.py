@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from eenet.report import plot
+from eenet.plotting import style as plot
 
 Data = dict[str, Any]
 

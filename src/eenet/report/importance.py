@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from eenet.scheduling import EENet, EENetPlus, ExitOutputs, Policy
-from eenet.scheduling.inputs import CORE, exit_inputs
+from eenet.outputs import ExitOutputs
+from eenet.policies import EENet, EENetPlus, Policy
+from eenet.policies.eenet_plus_inputs import CORE, exit_inputs
 
 _NAMED = 20
 """With more classes than this, their weights are summed up."""

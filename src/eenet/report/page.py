@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from PIL.Image import Image
 from torch import Tensor
 
-from eenet.report.data import nearest
+from eenet.plotting.style import COLOURS, STYLE, exit_colours
 from eenet.report.figures import Data, at_budget
-from eenet.report.plot import COLOURS, STYLE, exit_colours
+from eenet.report.numbers import nearest
 
 _LIVE = """grid budgets curves policies exit_quality measure class_order classes examples
 example_exits example_quality answers labels"""

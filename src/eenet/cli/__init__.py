@@ -1,0 +1,5 @@
+"""The commands."""
+
+from eenet.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,75 @@
+"""What `eenet pipeline` refuses before any folder is made or anything long begins."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+
+from eenet.cli.lightning import refuse_ways_out, stage_parser
+from eenet.models.costs import count_macs
+from eenet.outputs.exit_outputs import check_costs
+
+
+def check_config(config: Namespace) -> None:
+    """Refuses what is missing, what is no number, and settings with which no stage can end."""
+    for name in ("stage1", "stage2"):
+        stage = config[name]
+        for part in ("trainer", "model", "data", "checkpoint"):
+            if not isinstance(stage, Namespace) or not isinstance(stage.get(part), Namespace):
+                raise ValueError(f"{name}.{part}: the config must describe it")
+            if part in ("model", "data") and "init_args" not in stage[part]:
+                raise ValueError(f"{name}.{part}.class_path is missing")
+        for key, value in stage.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name}.{key}={value} must be a finite number")
+        whole: dict[str, Any] = {"trainer.fast_dev_run": False, "checkpoint.filename": "best"}
+        whole |= dict.fromkeys(("trainer.limit_predict_batches", "trainer.enable_checkpointing"))
+        for key, wanted in whole.items():
+            if stage[key] not in (wanted, wanted is None):
+                raise ValueError(f"{name}.{key}={stage[key]} leaves a pipeline without its files")
+        refuse_ways_out(stage)
+        if stage.trainer.max_epochs == 0:
+            raise ValueError(f"{name}.trainer.max_epochs=0: there is nothing to train")
+    if config.stage1.checkpoint.save_top_k == 0:
+        raise ValueError("stage1.checkpoint.save_top_k=0 keeps no network")
+
+
+def check_stages(config: Namespace, train: bool) -> None:
+    """Tries what would fail after hours: stages that do not fit together, budgets out of reach."""
+    with _blaming("stage2"):
+        scheduler = stage_parser().instantiate(config.stage2).model
+    if not train:
+        return
+    with _blaming("stage1"):
+        stage1 = stage_parser().instantiate(config.stage1)
+    module, data = stage1.model, stage1.data
+    with _blaming("stage1.model.optimizer"):
+        module.optimizer(module.parameters())
+    with _blaming("stage1.data"):
+        data.setup("fit")
+        x, _ = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
+    with _blaming("stage1.model.net, on the data"):
+        if (classes := module.net.num_classes) != data.num_classes:
+            raise ValueError(f"num_classes={classes}, but the data has {data.num_classes}")
+        macs = count_macs(module.net, x)
+    costs = config.stage2.data.init_args.get("costs")
+    if costs != "ms":  # known only once it is measured
+        vector = torch.tensor(costs if isinstance(costs, list) else macs, dtype=torch.float64)
+        with _blaming("stage2.data.costs"):
+            check_costs(vector, module.net.num_exits)
+        with _blaming("stage2.model.budgets"):
+            scheduler.resolve_budgets(vector)
+
+
+@contextmanager
+def _blaming(key: str) -> Iterator[None]:
+    """Turns whatever a part says of bad settings into an error that names the part."""
+    try:
+        yield
+    except OSError:
+        raise  # names its file
+    except Exception as error:
+        raise ValueError(f"{key}: {error}") from error

@@ -1,0 +1,119 @@
+"""Lightning's CLI with eenet's defaults, for the config of either stage."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from eenet.callbacks.collect import CollectOutputs
+from eenet.callbacks.reproducibility import LastCheckpoint, RunConfig, SeedEpochs
+from eenet.callbacks.results import CurveReport, WriteDecisions
+
+STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
+"""A parser raises what is wrong, and takes the beginning of an option for a mistake."""
+
+
+class EENetCLI(LightningCLI):
+    """LightningCLI with eenet's defaults: everything a run writes lies in one folder.
+
+    The folder is `trainer.default_root_dir`: the resolved config, `checkpoints/best.ckpt` and
+    `checkpoints/last.ckpt`, and what the loggers write. `validate`, `test` and `predict` take the
+    folder's best checkpoint unless `--ckpt_path` names another.
+
+    Args:
+        args: Arguments instead of the process's own.
+        run: Whether the first argument is a subcommand to run.
+    """
+
+    def __init__(self, args: ArgsType = None, run: bool = True) -> None:
+        callbacks = (SeedEpochs, LastCheckpoint, CollectOutputs, CurveReport, WriteDecisions)
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=RunConfig,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            trainer_defaults={"callbacks": [kind() for kind in callbacks]},
+            parser_kwargs={**STRICT, **dict.fromkeys(self.subcommands(), STRICT)},
+            args=args,
+            run=run,
+        )
+
+    @staticmethod
+    def add_arguments_to_parser(parser: LightningArgumentParser) -> None:
+        """Adds the checkpoint callback, whose settings are part of the config."""
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "trainer.default_root_dir": "runs/latest",
+                "checkpoint.monitor": "val/acc_mean",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Puts checkpoints and logs into the run folder and finds the checkpoint to evaluate."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        refuse_ways_out(config)
+        for logger in loggers_of(config.trainer):
+            if "save_dir" in getattr(logger, "init_args", {}):
+                logger.init_args.save_dir = config.trainer.default_root_dir
+            # A trial of `eenet sweep` is a W&B run of its own, not one more of the config it took.
+            if config.trainer.default_root_dir == os.environ.get("EENET_TRIAL_DIR") and getattr(
+                logger, "class_path", ""
+            ).endswith("WandbLogger"):
+                logger.init_args.version = os.environ["WANDB_RUN_ID"]
+        if config.checkpoint.dirpath is None:
+            config.checkpoint.dirpath = str(Path(config.trainer.default_root_dir) / "checkpoints")
+        if not self.subcommand:
+            return
+        if config.weights_only is None:
+            config.weights_only = True  # never unpickle code
+        if self.subcommand != "fit" and config.ckpt_path is None:
+            best = Path(config.checkpoint.dirpath) / "best.ckpt"
+            if not best.is_file():
+                raise ValueError(
+                    f"ckpt_path: there is nothing to {self.subcommand}, {best} does not exist. "
+                    "Run `fit` first, or give --ckpt_path."
+                )
+            config.ckpt_path = str(best)
+
+
+def loggers_of(trainer: Any) -> list[Any]:
+    """The loggers in a trainer's config, of which one may stand without a list."""
+    loggers = trainer["logger"]
+    return loggers if isinstance(loggers, list) else [loggers]
+
+
+def refuse_ways_out(config: Namespace) -> None:
+    """Refuses names in a config that would make files outside the run folder.
+
+    Raises:
+        ValueError: If the checkpoint's or a logger's name has `..` in it or begins at the root.
+    """
+    named = [("checkpoint.filename", config.checkpoint.filename)]
+    for logger in loggers_of(config.trainer):
+        init = getattr(logger, "init_args", {})
+        named += [(f"trainer.logger.{key}", init.get(key)) for key in ("name", "version", "prefix")]
+    for key, name in named:
+        if isinstance(name, str) and (Path(name).is_absolute() or ".." in Path(name).parts):
+            raise ValueError(f"{key}={name!r} leads out of the run folder")
+
+
+def stage_parser() -> LightningArgumentParser:
+    """A parser of the config of one stage, the same that `eenet fit` takes."""
+    parser = LightningArgumentParser(**STRICT)
+    parser.add_argument("--seed_everything", type=bool | int, default=0, help="Seed.")
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
+    EENetCLI.add_arguments_to_parser(parser)
+    return parser

@@ -1,0 +1,1 @@
+"""Comparing policies at equal cost, with paired intervals."""

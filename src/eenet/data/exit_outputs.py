@@ -1,0 +1,123 @@
+"""Exit outputs as the data of stage 2."""
+
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from eenet.data.batches import Batches
+from eenet.outputs import Evidence, ExitOutputs, load_outputs, recost, with_cost_matrix
+
+_NUMBERS = 2**24
+"""About the most logits of a batch, whatever batch size was asked for."""
+
+
+class OutputsBatch(NamedTuple):
+    """A batch of exit outputs as stage 2 takes it."""
+
+    evidence: Evidence
+    """Leading shape `[E, B]`."""
+    quality: Tensor
+    """`[E, B]`."""
+    costs: Tensor
+    """`[E]` or `[E, B]`."""
+    confusion: Tensor | None = None
+    """`[E, B, C, C]`, for segmentation."""
+
+
+class OutputsData(L.LightningDataModule):
+    """Exit outputs for stage 2: one file to fit on, one to report on.
+
+    Args:
+        fit: File of the validation split's exit outputs; never the training split's. Not
+            needed to test policies that a checkpoint holds.
+        test: File of the test split's; not needed to fit.
+        holdout: Fraction of `fit` on which learned policies choose their best epoch.
+        batch_size: Samples per training batch.
+        eval_batch_size: Samples per batch elsewhere.
+        split_seed: Seed of the hold-out.
+        costs: Costs in place of the files' own: one cumulative number per exit, or the unit "macs"
+            or "ms" of those that eenet measured and keeps in the metadata.
+        cost_matrix: `[C, C]`, the cost of answering a where y is true; then its quality
+            (`cost_matrix_quality`), not accuracy, is optimised and reported.
+    """
+
+    def __init__(
+        self,
+        fit: str | None = None,
+        test: str | None = None,
+        holdout: float = 0.2,
+        batch_size: int = 512,
+        eval_batch_size: int = 16384,
+        split_seed: int = 0,
+        costs: list[float] | Literal["macs", "ms"] | None = None,
+        cost_matrix: list[list[float]] | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 < holdout < 1:
+            raise ValueError(f"holdout={holdout} must be a fraction between 0 and 1")
+        self.paths = {"fit": fit, "test": test}
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.holdout, self.split_seed = holdout, split_seed
+        self.costs, self.cost_matrix = costs, cost_matrix
+        self._loaded: dict[str, ExitOutputs] = {}
+
+    def outputs(self, name: str) -> ExitOutputs:
+        """The outputs "fit" or "test", read once.
+
+        Raises:
+            ValueError: If that file was not given.
+        """
+        if name not in self._loaded:
+            path = self.paths[name]
+            if path is None:
+                raise ValueError(f"data.{name}: no file of exit outputs was given")
+            outputs = with_cost_matrix(load_outputs(path), self.cost_matrix)
+            self._loaded[name] = outputs if self.costs is None else recost(outputs, self.costs)
+        return self._loaded[name]
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads what the stage needs, so that errors come first."""
+        needed = {"fit": ("fit", "test"), "validate": ("fit",)}
+        for name in needed.get(stage or "fit", ("test",)):
+            if self.paths[name] is not None:
+                self.outputs(name)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches of the larger part of `fit`."""
+        return self._loader("fit", self._parts()[0], training=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Batches of the part of `fit` held out."""
+        return self._loader("fit", self._parts()[1])
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Batches of `test`."""
+        return self._loader("test", torch.arange(self.outputs("test").num_samples))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Batches of `test`."""
+        return self.test_dataloader()
+
+    def _parts(self) -> tuple[Tensor, Tensor]:
+        samples = self.outputs("fit").num_samples
+        order = torch.randperm(samples, generator=torch.Generator().manual_seed(self.split_seed))
+        held = max(1, round(self.holdout * samples))
+        return order[held:], order[:held]
+
+    def _loader(self, name: str, index: Tensor, training: bool = False) -> DataLoader[Any]:
+        outputs = self.outputs(name)
+        size = self.batch_size if training else self.eval_batch_size
+        size = min(size, max(1, _NUMBERS // (outputs.num_exits * outputs.num_classes)))
+        batches = Batches(len(index), size, training, self.trainer)
+        read = partial(_batch, outputs)
+        return DataLoader(index, batch_size=None, sampler=batches, collate_fn=read)  # type: ignore
+
+
+def _batch(outputs: ExitOutputs, index: Tensor) -> OutputsBatch:
+    """The samples at some positions; the file is read, and evidence made, as needed."""
+    part = outputs.select(index)
+    return OutputsBatch(part.evidence(), part.answer_quality(), part.costs, part.confusion)

@@ -1,0 +1,209 @@
+"""Exit outputs: all that a scheduler ever sees of a network."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eenet.outputs.evidence import Evidence
+
+FIELDS = ("costs", "logits", "pooled", "labels", "quality", "ids", "features", "confusion")
+"""Names of the tensors, in files too."""
+_HUGE = 1e30
+"""Far from where differences of float32 numbers overflow."""
+
+_BLOCK, _NUMBERS = 16384, 2**22
+"""Most samples, and about the most logits, that are looked at at a time."""
+
+
+@dataclass(frozen=True)
+class ExitOutputs:
+    """Outputs of E exits on N samples.
+
+    Args:
+        costs: Cumulative cost of answering at each exit, `[E]`, or `[E, N]` where it depends on
+            the sample. Positive, non-decreasing over the exits, in any one unit.
+        logits: `[E, N, C]`, for classification.
+        pooled: `[E, N, C + 3]`, in place of logits where there is one for every pixel (see
+            `Evidence.from_pooled`).
+        labels: True classes `[N]`, int64; None for unlabelled traffic.
+        quality: `[E, N]`, how good each exit's answer is, any bounded number; by default 1 where
+            the prediction equals the label and 0 elsewhere.
+        ids: `[N]` int64, names of the samples; by default their positions.
+        features: `[E, N, D]`, optional inputs of a policy beyond the logits.
+        confusion: `[E, N, C, C]` counts per image, for segmentation.
+        metadata: Provenance, strings to strings. "cost_unit" names the unit of the costs.
+
+    Raises:
+        ValueError: If a shape, a dtype or a value is not as described; it names the field.
+    """
+
+    costs: Tensor
+    logits: Tensor | None = None
+    pooled: Tensor | None = None
+    labels: Tensor | None = None
+    quality: Tensor | None = None
+    ids: Tensor | None = None
+    features: Tensor | None = None
+    confusion: Tensor | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Checks every field against the others."""
+        answers = self._answers
+        shape, kind = tuple(answers.shape), answers.dtype
+        _require(answers.dim() == 3, f"logits must be [exits, samples, classes], got {shape}")
+        exits, samples, _ = shape
+        _require(exits * samples > 0, f"logits hold no exit or no sample: {shape}")
+        _require(self.num_classes >= 2, "logits need at least 2 classes")
+        _require(kind.is_floating_point, f"logits must be floating point, got {kind}")
+        low, high = map(float, answers.aminmax())  # NaN if there is one, and no copy
+        _require(-_HUGE < low <= high < _HUGE, f"logits hold NaN or numbers beyond {_HUGE:g}")
+        check_costs(self.costs, exits, samples)
+        if self.labels is not None:
+            labels, largest = self.labels, self.num_classes - 1
+            shape = tuple(labels.shape)
+            _require(shape == (samples,), f"labels must be [{samples}], got {shape}")
+            _require(labels.dtype == torch.int64, f"labels must be int64, got {labels.dtype}")
+            low, high = int(labels.min()), int(labels.max())
+            inside = 0 <= low <= high <= largest
+            _require(inside, f"labels must lie in [0, {largest}], got values from {low} to {high}")
+        if self.quality is not None:
+            shape = tuple(self.quality.shape)
+            _require(shape == (exits, samples), f"quality must be {[exits, samples]}, got {shape}")
+            _require(self.quality.isfinite().all(), "quality holds NaN or infinity")
+        for name, leading in (("ids", 1), ("features", 2), ("confusion", 2)):
+            wanted = (exits, samples)[-leading:]
+            shape = wanted if (value := getattr(self, name)) is None else tuple(value.shape)
+            fits = shape[:leading] == wanted
+            _require(fits, f"{name} must begin with the shape {list(wanted)}, got {shape}")
+
+    @property
+    def num_exits(self) -> int:
+        """Number of exits E."""
+        return self._answers.shape[0]
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples N."""
+        return self._answers.shape[1]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C."""
+        return self._answers.shape[2] - (3 if self.logits is None else 0)
+
+    @property
+    def mean_costs(self) -> Tensor:
+        """Cost of each exit, averaged over the samples, `[E]`."""
+        return self.costs if self.costs.dim() == 1 else self.costs.mean(1)
+
+    def evidence(self, index: Tensor | slice = slice(None)) -> Evidence:
+        """What the exits show of all samples or those at some positions, leading shape `[E, N]`."""
+        answers = self._answers[:, index]
+        make = Evidence.from_pooled if self.logits is None else Evidence.from_logits
+        return make(answers)
+
+    def map(self, of: Callable[[Evidence], Tensor], dim: int = -1) -> Tensor:
+        """What a function gives for the evidence of all samples, in memory for a block of them.
+
+        Args:
+            of: From the evidence `[E, n]` of n samples to a tensor.
+            dim: Which of that tensor's dimensions is the sample.
+        """
+        whole = torch.empty(0)
+        for block in self.blocks():
+            part = of(self.evidence(block))
+            if block.start == 0:  # filled, since parts kept between large tensors scatter the heap
+                shape = list(part.shape)
+                shape[dim] = self.num_samples
+                whole = part.new_empty(shape)
+            whole.narrow(dim, block.start, part.shape[dim]).copy_(part)
+        return whole
+
+    def blocks(self) -> Iterator[slice]:
+        """Positions of all samples, in blocks whose evidence takes little memory."""
+        exits, samples, width = self._answers.shape
+        size = max(1, min(_BLOCK, _NUMBERS // (exits * width)))
+        return (slice(start, start + size) for start in range(0, samples, size))
+
+    def answer_quality(self) -> Tensor:
+        """Quality of each exit's answer, `[E, N]` float32; needs labels or `quality`."""
+        if self.quality is not None:
+            return self.quality.float()
+        if self.labels is None or self.logits is None:
+            raise ValueError("labels: this needs labelled outputs, or their `quality`")
+        return (self.logits.argmax(-1) == self.labels).float()
+
+    def select(self, index: Tensor) -> "ExitOutputs":
+        """The outputs of the samples at positions `[n]` (int64) or under a mask `[N]`."""
+        fields = {name: getattr(self, name) for name in FIELDS}
+        changed: dict[str, Any] = {
+            name: value[index] if name in ("labels", "ids") else value[:, index]
+            for name, value in fields.items()
+            if value is not None and not (name == "costs" and value.dim() == 1)
+        }
+        return replace(self, **changed)
+
+    @property
+    def _answers(self) -> Tensor:
+        if (self.logits is None) == (self.pooled is None):
+            raise ValueError("logits: give exactly one of logits and pooled")
+        return self.logits if self.logits is not None else self.pooled  # type: ignore[return-value]
+
+
+def check_costs(costs: Tensor, exits: int, samples: int | None = None) -> None:
+    """Checks cumulative costs `[E]` or `[E, N]`.
+
+    Raises:
+        ValueError: If they have another shape, are not positive and finite, or fall from one exit
+            to the next.
+    """
+    shapes = [(exits,)] if samples is None else [(exits,), (exits, samples)]
+    shape = tuple(costs.shape)
+    _require(shape in shapes, f"costs must be one per exit, {shapes}, got {shape}")
+    _require(costs.is_floating_point(), f"costs must be floating point, got {costs.dtype}")
+    _require(costs.isfinite().all() and (costs > 0).all(), "costs must be positive and finite")
+    fault = "costs must be cumulative: they may not fall from one exit to the next"
+    fault += f", got {costs.tolist()}" if costs.dim() == 1 else ""
+    _require((costs.diff(dim=0) >= 0).all(), fault)
+
+
+def cost_matrix_quality(answers: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
+    """Quality of answers under a matrix of misclassification costs.
+
+    Put it into `ExitOutputs(quality=...)` and every policy optimises and reports it. A matrix
+    with zeros on its diagonal and ones elsewhere gives accuracy; rows multiplied by weights give
+    class weights.
+
+    Args:
+        answers: Logits `[E, N, C]` (floating point) or predictions `[E, N]` (int64).
+        labels: `[N]`, int64.
+        matrix: `[C, C]`; `matrix[y, a]` is the cost of answering a where y is true.
+
+    Returns:
+        `[E, N]` float32 in [0, 1]: 1 for the matrix's least cost, 0 for its largest.
+    """
+    matrix = torch.as_tensor(matrix, dtype=torch.float32, device=answers.device)
+    shape, classes = tuple(matrix.shape), len(matrix) if matrix.dim() else 0
+    square = shape == (classes, classes) and bool(matrix.isfinite().all())
+    _require(square, f"matrix must be [classes, classes] and finite, got {shape}")
+    if answers.is_floating_point():
+        given = answers.shape[-1]
+        _require(given == classes, f"matrix is for {classes} classes, the logits have {given}")
+        answers = answers.argmax(-1)
+    wanted, shape = tuple(answers.shape[1:]), tuple(labels.shape)
+    _require(shape == wanted, f"labels must be {list(wanted)} like the answers, got {shape}")
+    for name, value in (("labels", labels), ("answers", answers)):
+        inside = not value.numel() or 0 <= int(value.min()) <= int(value.max()) < classes
+        _require(inside, f"{name} must lie in [0, {classes - 1}], the classes of the matrix")
+    low, high = matrix.min(), matrix.max()
+    _require(low < high, f"matrix holds only the number {float(low):g}: no answer beats another")
+    return ((high - matrix) / (high - low))[labels, answers]
+
+
+def _require(condition: bool | Tensor, message: str) -> None:
+    if not condition:
+        raise ValueError(message)

@@ -1,0 +1,88 @@
+"""Exit outputs as files: read, written, at other costs or under a cost matrix."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from eenet.files import atomic
+from eenet.outputs.exit_outputs import FIELDS, ExitOutputs, cost_matrix_quality
+
+FORMAT = "eenet-exit-outputs/1"
+
+
+def save_outputs(outputs: ExitOutputs, path: str | Path) -> None:
+    """Writes exit outputs as safetensors, atomically; the metadata names the format."""
+    tensors = {name: getattr(outputs, name) for name in FIELDS}
+    tensors = {name: value.contiguous() for name, value in tensors.items() if value is not None}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, {**outputs.metadata, "format": FORMAT})
+
+
+def load_outputs(path: str | Path) -> ExitOutputs:
+    """Reads exit outputs, whoever wrote them.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no safetensors file, lacks a field, has an unknown one, or a field is
+            not as `ExitOutputs` describes it; the message names the file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"exit outputs: {path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"exit outputs: {path} is no complete safetensors file ({error})"
+        ) from error
+    unknown = sorted(set(tensors) - set(FIELDS))
+    if unknown or "costs" not in tensors:
+        raise ValueError(
+            f"exit outputs: {path} holds {sorted(tensors)}; it needs costs and logits, and may "
+            f"hold {sorted(set(FIELDS) - {'costs', 'logits'})}"
+        )
+    metadata.pop("format", None)
+    try:
+        return ExitOutputs(**tensors, metadata=metadata)
+    except ValueError as error:
+        raise ValueError(f"exit outputs: {path}: {error}") from error
+
+
+def recost(outputs: ExitOutputs, costs: list[float] | str) -> ExitOutputs:
+    """The same outputs at other costs.
+
+    Args:
+        outputs: Exit outputs.
+        costs: One cumulative cost per exit, or "macs" or "ms" for those in the metadata.
+
+    Raises:
+        ValueError: If the metadata holds no measured costs, or the numbers are no costs.
+    """
+    unit = "given"
+    if isinstance(costs, str):
+        unit, measured = costs, outputs.metadata.get("measured_costs")
+        if measured is None:
+            raise ValueError(f"costs={unit!r}: these outputs hold no measured costs; give numbers")
+        costs = json.loads(measured)[unit]
+    vector = torch.tensor(costs, dtype=torch.float64)
+    return replace(outputs, costs=vector, metadata={**outputs.metadata, "cost_unit": unit})
+
+
+def with_cost_matrix(outputs: ExitOutputs, matrix: list[list[float]] | None) -> ExitOutputs:
+    """The same outputs with the quality of a cost matrix, if there is one.
+
+    Raises:
+        ValueError: If there are no labels, or the matrix does not fit the classes.
+    """
+    if matrix is None:
+        return outputs
+    if outputs.labels is None:
+        raise ValueError("cost_matrix: it needs labelled outputs")
+    answers = outputs.map(lambda evidence: evidence.prediction)
+    quality = cost_matrix_quality(answers, outputs.labels, torch.tensor(matrix))
+    return replace(outputs, quality=quality)

@@ -1,0 +1,117 @@
+"""The accuracy-vs-budget table: rows for files, and one to look at in the terminal."""
+
+import csv
+import io
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from eenet.metrics import Curve
+from eenet.metrics.segmentation import mean_iou
+from eenet.policies import Rule
+
+Row = dict[str, Any]
+
+
+def curve_rows(
+    curves: dict[str, Curve],
+    rules: dict[str, list[Rule]],
+    budgets: list[float],
+    full_cost: float,
+    measured: dict[str, Any],
+) -> list[Row]:
+    """One row for each policy and budget.
+
+    Args:
+        curves: Curve of each policy on the test outputs.
+        rules: Its rule at each budget.
+        budgets: The budgets, in the unit of the costs.
+        full_cost: Cost of the last exit in that unit.
+        measured: Milliseconds ("ms") and joules to each exit `[E]`, where they were measured.
+
+    Returns:
+        Rows with the budget, the cost expected on the calibration samples and the one used on
+        test, all as fractions of `full_cost`; `z`, by how many standard errors (from both
+        samples) the cost used exceeds the one expected; the quality with its standard error; for
+        segmentation `miou`, the mean IoU of all pixels; `ms` and `joules`, the means by those
+        measured up to each exit; and each exit's share.
+    """
+    rows: list[Row] = []
+    for label, curve in curves.items():
+        numbers = curve.cost.new_tensor  # float64, wherever the curve is
+        own = [(rule.cost, rule.cost_se) for rule in rules[label]]
+        expected, expected_se = numbers(own).T
+        error = (curve.cost_se.square() + expected_se.square()).sqrt()
+        columns = {
+            "budget": numbers(budgets) / full_cost,
+            "expected_cost": expected / full_cost,
+            "cost": curve.cost / full_cost,
+            "cost_se": error / full_cost,
+            "z": ((curve.cost - expected) / error).where(error > 0, 0.0),
+            "quality": curve.quality,
+            "quality_se": curve.quality_se,
+        }
+        if curve.confusion is not None:
+            columns["miou"] = mean_iou(curve.confusion)
+        for unit in ("ms", "joules"):
+            if measured.get(unit):
+                columns[unit] = curve.shares @ numbers(measured[unit])
+        columns |= {f"share_exit_{k + 1}": x for k, x in enumerate(curve.shares.T)}
+        rows += rows_of(label, columns)
+    return rows
+
+
+def rows_of(policy: str, columns: dict[str, Tensor]) -> list[Row]:
+    """Rows of a policy from columns `[M]`."""
+    values = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [{"policy": policy, **dict(zip(columns, row, strict=True))} for row in values]
+
+
+def print_table(table: Table) -> None:
+    """Prints a table, in full width where no terminal limits it."""
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def by_policy(rows: list[Row]) -> dict[str, list[Row]]:
+    """The rows of each policy."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["policy"], []).append(row)
+    return found
+
+
+def column(rows: list[Row], name: str) -> list[Any]:
+    """One value of each row."""
+    return [row[name] for row in rows]
+
+
+def to_csv(rows: list[Row]) -> str:
+    """The rows as CSV text, with the columns of all of them."""
+    text = io.StringIO()
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(text, list(names), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def rich_table(rows: list[Row], full_quality: float, measure: str) -> Table:
+    """Budgets down, policies across: the measure in per cent, and the cost used in brackets."""
+    policies = by_policy(rows)
+    table = Table(
+        title=f"Test {measure} in % (cost used), by budget",
+        caption=f"Costs are fractions of the full network, whose {measure} is {full_quality:.2%}.",
+    )
+    for name in ("budget", *policies):
+        table.add_column(name, justify="right")
+    for here in zip(*policies.values(), strict=True):
+        best = max(column(list(here), "quality"))
+        cells = []
+        for row in here:
+            text = f"{100 * row['quality']:.1f} ({row['cost']:.3f})".replace("(0.", "(.")
+            cells.append(f"[bold]{text}[/bold]" if row["quality"] == best else text)
+        table.add_row(f"{here[0]['budget']:.2f}", *cells)
+    return table

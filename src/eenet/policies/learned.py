@@ -1,0 +1,150 @@
+"""What policies optimised by gradient descent share: a bank of independent fits, one per budget."""
+
+import copy
+import math
+from abc import abstractmethod
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from eenet.outputs.evidence import Evidence
+from eenet.outputs.exit_outputs import ExitOutputs
+from eenet.policies.base import Policy, Rule, rule_for, score_exits
+from eenet.policies.thresholds import check_budget
+
+
+class LearnedPolicy(Policy):
+    """A policy with one fit per budget: every parameter's first dimension.
+
+    The order is `prepare`, gradient steps on `loss` with `keep_best` now and then, `restore_best`,
+    `calibrate`; `eenet.modules.SchedulerModule` does so. No fit may depend on another. Scores come
+    from one `member` at a time.
+    """
+
+    sized_by_data = (*Policy.sized_by_data, "sizes", "budgets", "costs", "shares")
+    chosen = slice(None)
+    """Which fits compute."""
+    sizes: Tensor  # those of `build`
+    budgets: Tensor
+    costs: Tensor
+    shares: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._best: dict[str, Tensor] = {}
+
+    def prepare(self, outputs: ExitOutputs, budgets: list[float]) -> None:
+        """Makes fresh parameters for outputs of this shape and these costs.
+
+        Args:
+            outputs: Their values are not used.
+            budgets: Average costs per sample, in the unit of the costs; checked.
+
+        Raises:
+            ValueError: If a budget is out of range, or a given quality leaves [0, 1].
+        """
+        quality = outputs.quality
+        if quality is not None and not (quality.min() >= 0 and quality.max() <= 1):
+            raise ValueError(f"quality must lie in [0, 1] for {self.label}: rescale it")
+        self.costs = outputs.mean_costs.float()
+        self.budgets = torch.tensor([check_budget(b, outputs.mean_costs) for b in budgets])
+        self._build([len(budgets), outputs.num_exits, outputs.num_classes])
+        self._best = {}
+
+    def _build(self, sizes: list[int]) -> None:
+        self.sizes = torch.tensor(sizes, device=self.sizes.device)
+        self.build(*sizes)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Makes the parameters that the state was saved with, before they are loaded."""
+        saved = state_dict.get(prefix + "sizes", self.sizes).tolist()
+        if saved != self.sizes.tolist():
+            self._build(saved)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @abstractmethod
+    def build(self, members: int, exits: int, classes: int) -> None:
+        """Makes the parameters of M fits for E exits and C classes."""
+
+    @abstractmethod
+    def loss(self, evidence: Evidence, quality: Tensor, epoch: int) -> Tensor:
+        """Loss of a batch, a scalar summed over the fits.
+
+        Args:
+            evidence: Evidence of all exits, `[E, B]`.
+            quality: `[E, B]` in [0, 1], 1 where the answer is right.
+            epoch: Epoch, from 0.
+        """
+
+    def held_out_loss(self, evidence: Evidence, quality: Tensor) -> Tensor | None:
+        """Loss `[M]` of each fit, by which its best epoch is chosen; None: the last one counts."""
+        return None
+
+    @abstractmethod
+    def exit_shares(self, evidence: Evidence) -> Tensor:
+        """Exit distribution `[M, E]` of each fit on these samples, before it is tilted."""
+
+    def member(self, m: int) -> Self:
+        """Fit `m` as a scorer: the same policy, parameters and all, with this one chosen."""
+        member = copy.copy(self)
+        member.chosen = slice(m, m + 1)
+        return member
+
+    @torch.no_grad()
+    def calibrate(self, outputs: ExitOutputs) -> Self:
+        """Takes scores `[M, E, N]` and the exit distributions `[M, E]` of these samples."""
+        members = [self.member(m) for m in range(len(self.budgets))]
+        shares = []
+
+        def scores(evidence: Evidence) -> Tensor:
+            weight = evidence.entropy.shape[1] / outputs.num_samples
+            shares.append(weight * self.exit_shares(evidence))
+            return torch.stack([score_exits(member, evidence) for member in members])
+
+        self.calibration_scores, self.calibration_costs = outputs.map(scores), outputs.costs
+        self.shares = torch.stack(shares).sum(0)
+        return self
+
+    def at(self, budget: float) -> Rule:
+        """The rule of the fit for `budget`; the error where there is none lists those there are."""
+        distance = (self.budgets - budget).abs()
+        if not len(distance) or float(distance.min()) > 1e-4 * budget:
+            fitted = ", ".join(f"{float(b):g}" for b in self.budgets)
+            raise ValueError(
+                f"budget={budget:g}: {self.label} holds the budget in its loss and was fitted for "
+                f"{fitted or 'none'}; fit it for this one too"
+            )
+        m = int(distance.argmin())
+        scores, costs = self.calibration_scores[m], self.calibration_costs
+        return rule_for(self.member(m), scores, costs, self.shares[m], budget)
+
+    def keep_best(self, losses: Tensor) -> None:
+        """Copies the parameters of those fits whose held-out loss `[M]` is the lowest so far."""
+        if not self._best:
+            self._best = {name: p.detach().clone() for name, p in self.named_parameters()}
+            self._best_losses = losses.clone()
+        better = losses < self._best_losses
+        self._best_losses[better] = losses[better]
+        for name, parameter in self.named_parameters():
+            self._best[name][better] = parameter.detach()[better]
+
+    def restore_best(self) -> None:
+        """Goes back to each fit's best parameters, if `keep_best` was ever called."""
+        self.load_state_dict(self._best, strict=False)
+
+
+class BankLinear(nn.Module):
+    """M linear layers side by side, all starting from the same random numbers."""
+
+    def __init__(self, members: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(inputs)
+        weight = torch.empty(inputs, outputs).uniform_(-bound, bound)
+        bias = torch.empty(1, outputs).uniform_(-bound, bound)
+        self.weight = nn.Parameter(weight.repeat(members, 1, 1))
+        self.bias = nn.Parameter(bias.repeat(members, 1, 1))
+
+    def forward(self, x: Tensor, members: slice = slice(None)) -> Tensor:
+        """Applies the chosen layers: `[m, N, inputs]` to `[m, N, outputs]`."""
+        return torch.baddbmm(self.bias[members], x, self.weight[members])

@@ -1,0 +1,100 @@
+"""What online control and guarantees do on the test samples of a run."""
+
+from typing import Any
+
+import torch
+
+from eenet.outputs import ExitOutputs
+from eenet.policies import BudgetControl, EENetPlus, Policy, within_budget
+from eenet.policies.base import score_exits
+from eenet.policies.learned import LearnedPolicy
+from eenet.policies.thresholds import at_exits, first_exit
+
+_BATCHES = 2000
+_POINTS = 240
+_RULES = 24
+DELTA = 0.05
+"""Probability with which a promise may be broken."""
+
+
+def control_track(policy: Policy, outputs: ExitOutputs, budget: float) -> dict[str, Any] | None:
+    """Running mean cost over the test stream, in its order, with and without `BudgetControl`.
+
+    Args:
+        policy: One with nested rules, which the control needs; None comes out for any other.
+        outputs: The stream.
+        budget: Fraction of the full network's cost.
+
+    Returns:
+        "seen" samples, mean cost "controlled" and "fixed" so far and the control's "bound" on the
+        distance to the "budget", at up to 240 places of the stream.
+    """
+    if not isinstance(policy, EENetPlus):
+        return None
+    full, samples = float(outputs.mean_costs[-1]), outputs.num_samples
+    control = BudgetControl(budget * full, outputs.mean_costs)
+    scores = score_exits(policy, outputs.evidence())
+    size = -(-samples // _BATCHES)
+    spent = []
+    costs = outputs.costs if outputs.costs.dim() == 2 else outputs.costs[:, None].expand_as(scores)
+    for part, own in zip(*(torch.split(x, size, 1) for x in (scores, costs)), strict=True):
+        exits = first_exit(part, policy.at_point(control.u).thresholds)
+        spent.append(at_exits(own, exits).double())
+        control.update(spent[-1])
+    seen = torch.arange(1, samples + 1)
+    fixed = at_exits(outputs.costs, first_exit(scores, policy.at(budget * full).thresholds))
+    shown = torch.unique(torch.linspace(size - 1, samples - 1, _POINTS).long())
+    return {
+        "policy": policy.label,
+        "budget": budget,
+        "step": control.step,
+        "batch": size,
+        "seen": seen[shown],
+        "controlled": (torch.cat(spent).cumsum(0) / seen)[shown] / full,
+        "fixed": (fixed.double().cumsum(0) / seen)[shown] / full,
+        "bound": [control.bound(int(n) + 1, size) / full for n in shown],
+    }
+
+
+def promises(
+    policy: Policy, test: ExitOutputs, cal: ExitOutputs | None, budgets: list[float]
+) -> dict[str, Any] | None:
+    """Guaranteed working points beside plain ones, on samples that neither has seen.
+
+    Args:
+        policy: Fitted; its thresholds come from the validation samples.
+        test: To report on.
+        cal: Calibration samples that nothing was fitted on. Without them a random half of the test
+            samples stands in, and the other half is reported on.
+        budgets: Promises, fractions of the full network's cost.
+
+    Returns:
+        "budget", cost of the "plain" rule and of the "guaranteed" one, and the "margin" that the
+        guarantee kept on the calibration samples, lists over the budgets that can be promised;
+        "samples" to calibrate on, and whether they are "own". None if nothing can be promised.
+    """
+    own = cal is not None
+    if cal is None:
+        order = torch.randperm(test.num_samples, generator=torch.Generator().manual_seed(0))
+        cal, test = (test.select(half) for half in order.tensor_split(2))
+    full = float(test.mean_costs[-1])
+    steps = budgets
+    if not isinstance(policy, LearnedPolicy):
+        steps = torch.linspace(float(test.mean_costs[0]) / full, max(budgets), _RULES).tolist()
+    rules = [policy.at(budget * full) for budget in steps]
+    evidence, found = test.evidence(), []
+    for budget in budgets:
+        try:
+            kept = within_budget(rules, cal, budget * full, DELTA)
+        except ValueError:  # too tight a promise for so few samples
+            continue
+        pair = [
+            float(at_exits(test.costs, rule.decide(evidence)).double().mean()) / full
+            for rule in (policy.at(budget * full), kept.rule)
+        ]
+        found.append((budget, *pair, kept.margin / full))
+    if not found:
+        return None
+    names = ("budget", "plain", "guaranteed", "margin")
+    lists = dict(zip(names, map(list, zip(*found, strict=True)), strict=True))
+    return {"policy": policy.label, "samples": cal.num_samples, "own": own, "delta": DELTA, **lists}

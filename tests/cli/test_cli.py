@@ -1,0 +1,157 @@
+"""The command line: every shipped config parses, bad input gets one clear error."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from tests.conftest import make_outputs
+
+from eenet.cli import main
+from eenet.cli.lightning import EENetCLI, stage_parser
+from eenet.cli.pipeline import pipeline_parser
+from eenet.models import torchvision_backbone, transformer
+from eenet.outputs import load_outputs, save_outputs
+
+CONFIGS = sorted([*Path("conf").rglob("*.yaml"), *Path("tests/conf").rglob("*.yaml")])
+SCHEDULER = "conf/outputs/scheduler.yaml"
+
+
+def no_download(name_or_path, config, load=transformer._load):
+    """A small encoder of as many layers in place of the hub's."""
+    small = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    layers = 6 if "MiniLM" in name_or_path else 12
+    return load(None, {"model_type": "bert", "num_hidden_layers": layers, **small})
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_every_config_is_valid_and_instantiates(path, monkeypatch):
+    monkeypatch.setattr(transformer, "_load", no_download)
+    load = torchvision_backbone._load
+    random = lambda name, classes, weights, size: load(name, classes, None, size)  # noqa: E731
+    monkeypatch.setattr(torchvision_backbone, "_load", random)
+    make = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **_: make(name))
+    stages = [stage_parser().parse_path(path)] if "stage1" not in path.read_text() else None
+    if stages is None:
+        config = pipeline_parser().parse_args(["--config", str(path)])
+        stages = [config.stage1, config.stage2]
+    for stage in stages:
+        init = stage_parser().instantiate(stage)
+        assert init.model is not None
+        assert init.data is not None
+
+
+@pytest.fixture
+def files(tmp_path):
+    save_outputs(make_outputs(seed=0), tmp_path / "val.safetensors")
+    save_outputs(make_outputs(seed=1), tmp_path / "test.safetensors")
+    return tmp_path
+
+
+def fit(folder, *more):
+    args = ["fit", "--config", SCHEDULER, "--trainer.max_epochs=4"]
+    args += [f"--data.fit={folder}/val.safetensors", f"--data.test={folder}/test.safetensors"]
+    args += [f"--trainer.default_root_dir={folder}/run", "--trainer.enable_progress_bar=false"]
+    args += ["--trainer.logger=false", "--trainer.check_val_every_n_epoch=1", *more]
+    return EENetCLI(args=args)
+
+
+def test_stage_2_alone_on_outputs_of_another_program(files):
+    fit(files)
+    config = files / "run" / "config.yaml"
+    (files / "val.safetensors").unlink()  # the checkpoint holds what was fitted
+    main(["test", "--config", str(config), "--data.fit=null"])
+    main(["predict", "--config", str(config), "--data.fit=null"])
+    rows = list(csv.DictReader((files / "run" / "decisions.csv").open()))
+    assert len(rows) == 5 * 7 * 400
+    outputs = load_outputs(files / "test.safetensors")
+    for row in rows[::997]:
+        k, n = int(row["exit"]) - 1, int(row["sample"])
+        assert float(row["cost"]) == outputs.costs[k]
+        assert int(row["prediction"]) == outputs.logits[k, n].argmax()
+    lines = (files / "run" / "curve.csv").read_text().splitlines()
+    assert len(lines) == 1 + 5 * 7
+    assert (files / "run" / "curve.png").stat().st_size > 10_000
+
+
+def test_refitting_with_the_same_seed_is_bit_identical(files):
+    first = fit(files).model.state_dict()
+    again = fit(files).model.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    other = fit(files, "--seed_everything=1").model.state_dict()
+    assert any(not torch.equal(value, other[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("--model.init_args.budgets=[0.01,0.5]", "budget=0.1 cannot be met: it must lie between 1"),
+        ("--model.init_args.budgets=[0.5,0.4]", "must be one or more increasing numbers"),
+        ("--data.init_args.fit=nothing.safetensors", "nothing.safetensors does not exist"),
+        ("--data.init_args.holdout=1", "holdout=1.0 must be a fraction"),
+        ("--model.init_args.policies=[eenet.policies.Margin,eenet.policies.Margin]", "labels"),
+        ("--model.init_args.polices=[]", "polices"),
+    ],
+)
+def test_bad_input_is_named_before_any_work(files, capsys, change, message):
+    args = ["fit", "--config", SCHEDULER, f"--data.init_args.fit={files}/val.safetensors"]
+    args += [f"--trainer.default_root_dir={files}/run", "--trainer.logger=false", change]
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (files / "run" / "checkpoints").exists()
+
+
+def test_a_network_for_other_classes_is_refused_before_training(tmp_path, capsys):
+    args = ["fit", "--config", stage1_config(tmp_path)]
+    with pytest.raises(SystemExit):
+        main([*args, "--model.init_args.net.init_args.num_classes=7"])
+    assert "num_classes=7, but the data have 10 classes" in capsys.readouterr().err
+
+
+def stage1_config(folder):
+    """The first stage of the tiny pipeline as a config of its own."""
+    config = yaml.safe_load(Path("tests/conf/tiny.yaml").read_text())["stage1"]
+    config["trainer"] |= {"logger": False, "default_root_dir": str(folder / "other")}
+    path = folder / "stage1.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+def test_the_last_epoch_is_kept_even_where_it_is_not_the_best(tmp_path):
+    EENetCLI(args=["fit", "--config", stage1_config(tmp_path), "--checkpoint.mode=min"])
+    epochs = {
+        name: torch.load(tmp_path / "other/checkpoints" / name, weights_only=True)["epoch"]
+        for name in ("best.ckpt", "last.ckpt")
+    }
+    assert epochs == {"best.ckpt": 0, "last.ckpt": 1}
+
+
+def test_the_checkpoint_of_another_class_is_refused(files, capsys):
+    fit(files)
+    checkpoint = files / "run" / "checkpoints" / "best.ckpt"
+    with pytest.raises(SystemExit):
+        main(["test", "--config", stage1_config(files), "--ckpt_path", str(checkpoint)])
+    assert "not of MultiExitModule: it holds ['policies']" in capsys.readouterr().err
+
+
+def test_without_a_checkpoint_nothing_is_tested(files, capsys):
+    with pytest.raises(SystemExit):
+        main(["test", "--config", SCHEDULER, f"--trainer.default_root_dir={files}/none"])
+    assert "there is nothing to test" in capsys.readouterr().err
+
+
+def test_help(capsys):
+    main([])
+    assert "eenet pipeline --config FILE" in capsys.readouterr().out
+    for command in ("fit", "pipeline"):
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+        assert "--config" in capsys.readouterr().out

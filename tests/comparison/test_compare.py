@@ -1,0 +1,140 @@
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import make_outputs
+
+from eenet.cli import main
+from eenet.comparison.compare import POLICIES, Source, compare, decide, fit_policies
+from eenet.outputs import save_outputs
+from eenet.policies import EENet, Margin
+from eenet.policies.thresholds import at_exits
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two networks that share their samples; the second is less sure of itself."""
+    for run in range(2):
+        for split, seed in (("val", 0), ("test", 1)):
+            outputs = make_outputs(samples=600, seed=seed)
+            outputs.logits.mul_(1 - 0.3 * run)
+            save_outputs(outputs, tmp_path / f"run{run}/stage1/outputs/{split}.safetensors")
+    return tmp_path
+
+
+def source(runs, run=0, test=True, cost_matrix=None):
+    val, test = (
+        str(runs / f"run{run}/stage1/outputs/{x}.safetensors") if x else None
+        for x in ("val", "test" if test else None)
+    )
+    return Source(val, test, cost_matrix)
+
+
+def test_everything_is_written(runs, capsys):
+    output = runs / "compared"
+    words = [str(runs / "run0"), str(runs / "run1"), "--output", str(output), "--jobs", "1"]
+    words += ["--seeds", "2", "--budgets", "5", "--policies", '["eenet+", "margin", "entropy"]']
+    main(["compare", *words])
+    assert "margin" in capsys.readouterr().out
+    found = json.loads((output / "compare.json").read_text())
+    assert (found["networks"], found["samples"]) == (2, 600)
+    with (output / "compare.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["policy"] for row in rows[::5]] == ["eenet+", "margin", "entropy", "random"]
+    assert all(float(row["lead_high"]) == 0 for row in rows[:5])  # the reference itself
+    bounds = {name: np.array(values) for name, values in found["bounds"].items()}
+    assert (bounds["oracle"] >= bounds["stopping_high"] - 1e-9).all()
+    assert (bounds["oracle"] >= bounds["mixture"] - 1e-9).all()
+    for name in ("png", "svg"):
+        assert (output / f"compare.{name}").stat().st_size > 10_000
+
+
+def test_policies_are_compared_at_equal_cost(runs):
+    """Margin by hand: its points on test, and straight lines between them."""
+    found = compare([source(runs)], budgets=[0.3, 0.5, 0.8], policies=["margin"], seeds=1)
+    rows = [row for row in found["rows"] if row["policy"] == "margin"]
+    fit, test = source(runs).load()
+    policy, points = Margin().fit(fit), []
+    for budget in (1.0, 3.0, 5.0, 8.0, 10.0):
+        exits = policy.at(budget).decide(test.evidence())
+        pair = at_exits(test.costs, exits), at_exits(test.answer_quality(), exits)
+        points.append([float(x.double().mean()) for x in pair])
+    cost, quality = np.array(points).T
+    assert [row["quality"] for row in rows] == pytest.approx(np.interp([3, 5, 8], cost, quality))
+    assert [10 * row["used"] for row in rows] == pytest.approx(cost[1:4].tolist())
+    ours = [row["quality"] for row in found["rows"] if row["policy"] == "eenet+"]
+    assert [row["lead"] for row in rows] == pytest.approx(
+        [a - b["quality"] for a, b in zip(ours, rows, strict=True)]
+    )
+    summary = {row["policy"]: row for row in found["policies"]}
+    assert summary["margin"]["share_closed"] == pytest.approx(1)
+    assert summary["random"]["share_closed"] == pytest.approx(0)
+
+
+def test_every_policy_is_fitted(runs):
+    exits = decide(source(runs), [0.5], list(POLICIES), seed=3)
+    assert exits.shape == (len(POLICIES), 3, 600)
+    assert exits[:, 0].max() == 0
+    assert (exits[:, 2].max(1) == 2).all()
+
+
+def test_gradient_descent_keeps_the_best_epoch_and_depends_on_the_seed():
+    outputs = make_outputs(samples=600)
+    scores = []
+    for seed in (0, 0, 1):
+        policy = EENet()
+        fit_policies([policy], outputs, [5.0], seed, epochs=10)
+        scores.append(policy.calibration_scores)
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.equal(scores[0], scores[2])
+    untrained = EENet()
+    untrained.prepare(outputs, [5.0])
+    loss = [
+        p.held_out_loss(outputs.evidence(), outputs.answer_quality()) for p in (policy, untrained)
+    ]
+    assert loss[0] < loss[1]
+
+
+def test_without_labelled_logits_all_but_temperature_are_compared(tmp_path):
+    for split in ("val", "test"):
+        outputs = make_outputs(samples=200)
+        quality = outputs.answer_quality()
+        outputs = replace(outputs, labels=None, quality=quality)
+        save_outputs(outputs, tmp_path / f"run0/stage1/outputs/{split}.safetensors")
+    found = compare([source(tmp_path)], budgets=2, seeds=1)
+    default = {label for label, (_, settings) in POLICIES.items() if not settings}
+    assert {row["policy"] for row in found["policies"]} == default - {"temperature"}
+
+
+def test_halves_of_one_file_do_not_overlap(runs):
+    fit, test = source(runs, test=False).load()
+    assert fit.num_samples == test.num_samples == 300
+    both = torch.cat([fit.logits, test.logits], 1)[0, :, 0].sort().values
+    assert torch.equal(both, make_outputs(samples=600).logits[0, :, 0].sort().values)
+
+
+def test_a_cost_matrix_changes_what_is_optimised(runs):
+    matrix = (1 - torch.eye(5)).tolist()
+    plain = source(runs).load()[0].answer_quality()
+    assert torch.equal(source(runs, cost_matrix=matrix).load()[0].answer_quality(), plain)
+    matrix[0] = [0.0, 5, 5, 5, 5]
+    weighed = source(runs, cost_matrix=matrix).load()[0]
+    wrong = (weighed.labels == 0) & (plain[0] == 0)
+    assert (weighed.answer_quality()[0][wrong] == 0).all()
+    assert (weighed.answer_quality()[0][(weighed.labels > 0) & (plain[0] == 0)] == 0.8).all()
+
+
+def test_bad_input_is_refused(runs, capsys):
+    with pytest.raises(ValueError, match=r"no \['coin'\]; there are eenet\+, eenet,"):
+        compare([source(runs)], policies=["coin"])
+    with pytest.raises(ValueError, match=r"budgets=\[0.05\] must rise between 0.100"):
+        compare([source(runs)], budgets=[0.05])
+    save_outputs(make_outputs(samples=600, seed=2), runs / "run1/stage1/outputs/test.safetensors")
+    with pytest.raises(ValueError, match="share their test samples"):
+        compare([source(runs), source(runs, 1)])
+    with pytest.raises(SystemExit):
+        main(["compare", "--val", str(runs / "run0/stage1/outputs/val.safetensors")])
+    assert "--test FILE or --split true" in capsys.readouterr().err

@@ -1,0 +1,88 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.conftest import make_outputs
+
+from eenet.policies import (
+    EENet,
+    EENetPlus,
+    ExitOutputs,
+    LearnedStopping,
+    MaxProbability,
+    Temperature,
+    Vote,
+)
+from eenet.policies.learned import LearnedPolicy
+
+GOOD = {
+    "costs": torch.tensor([1.0, 2.0]),
+    "logits": torch.zeros(2, 3, 4),
+    "labels": torch.tensor([0, 1, 3]),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logits": torch.zeros(2, 3)}, "logits must be"),
+        ({"logits": torch.full((2, 3, 4), float("nan"))}, "logits hold NaN"),
+        ({"logits": torch.zeros(2, 0, 4), "labels": None}, "no sample"),
+        ({"logits": torch.zeros(2, 3, 1)}, "at least 2 classes"),
+        ({"logits": None}, "exactly one of logits and pooled"),
+        ({"labels": torch.tensor([0, 1, 4])}, r"labels must lie in \[0, 3\].*0 to 4"),
+        ({"labels": torch.tensor([0, 1])}, r"labels must be \[3\]"),
+        ({"labels": torch.tensor([0.0, 1.0, 2.0])}, "int64"),
+        ({"costs": torch.tensor([1.0])}, "costs must be one per exit"),
+        ({"costs": torch.tensor([2.0, 1.0])}, "cumulative"),
+        ({"costs": torch.tensor([0.0, 1.0])}, "positive"),
+        ({"costs": torch.tensor([1, 2])}, "floating"),
+        ({"quality": torch.zeros(3, 2)}, "quality must be"),
+        ({"ids": torch.arange(4)}, "ids must begin"),
+    ],
+)
+def test_a_bad_field_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        ExitOutputs(**{**GOOD, **change})
+
+
+def test_quality_is_being_right_unless_given():
+    logits = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    outputs = ExitOutputs(torch.tensor([1.0, 2.0]), logits, labels=torch.tensor([0, 1]))
+    assert outputs.answer_quality().tolist() == [[1, 0], [1, 1]]
+    unlabelled = ExitOutputs(torch.tensor([1.0, 2.0]), logits)
+    with pytest.raises(ValueError, match="labels"):
+        unlabelled.answer_quality()
+
+
+def test_select_narrows_every_field():
+    costs = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    outputs = ExitOutputs(**{**GOOD, "costs": costs}, ids=torch.tensor([7, 8, 9]))
+    some = outputs.select(torch.tensor([2, 0]))
+    assert some.ids.tolist() == [9, 7]
+    assert some.labels.tolist() == [3, 0]
+    assert some.costs.tolist() == [[3, 1], [6, 4]]
+    assert some.logits.shape == (2, 2, 4)
+
+
+@pytest.mark.parametrize(
+    "make", [MaxProbability, Vote, Temperature, EENetPlus, EENet, LearnedStopping], ids=str
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_policy_fitted_block_by_block_is_the_same(make, dtype, monkeypatch):
+    outputs = make_outputs(samples=300, classes=7)
+    outputs = replace(outputs, logits=outputs.logits.to(dtype))
+
+    def fit():
+        policy = make()
+        if isinstance(policy, LearnedPolicy):
+            torch.manual_seed(0)
+            policy.prepare(outputs, [5.0])
+        return policy.fit(outputs), outputs.map(policy.at(5.0).decide)
+
+    whole, at_once = fit()
+    monkeypatch.setattr("eenet.outputs.exit_outputs._NUMBERS", 3 * 7 * 41)
+    assert len(list(outputs.blocks())) == 8
+    blocks, bit_by_bit = fit()
+    torch.testing.assert_close(blocks.state_dict(), whole.state_dict(), rtol=1e-6, atol=1e-6)
+    assert torch.equal(bit_by_bit, at_once)

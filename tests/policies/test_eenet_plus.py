@@ -1,0 +1,230 @@
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eenet.outputs import ExitOutputs
+from eenet.policies import EENetPlus, Margin
+from eenet.policies.base import score_exits
+from eenet.policies.eenet_plus import critical_price
+from eenet.policies.nested import NestedFamily, common_thresholds
+from eenet.policies.thresholds import at_exits, first_exit
+
+
+def make_outputs(samples=400, exits=4, classes=5, seed=0, per_sample_costs=False, **fields):
+    """Exits that grow better, on samples of different difficulty."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (samples,), generator=generator)
+    strength = torch.rand(samples, generator=generator) * torch.linspace(1, 3, exits)[:, None]
+    noise = torch.randn(exits, samples, classes, generator=generator)
+    logits = 2 * strength[..., None] * torch.nn.functional.one_hot(labels, classes) + noise
+    costs = torch.arange(1.0, exits + 1)
+    if per_sample_costs:
+        costs = costs[:, None] * (0.5 + torch.rand(samples, generator=generator))
+    return ExitOutputs(costs=costs, logits=logits, labels=labels, **fields)
+
+
+@pytest.mark.parametrize(
+    ("exits", "classes", "samples"), [(1, 3, 50), (2, 2, 200), (8, 4, 300), (3, 1000, 200)]
+)
+def test_any_size_meets_budgets_on_its_calibration_samples(exits, classes, samples):
+    outputs = make_outputs(samples, exits, classes)
+    policy = EENetPlus().fit(outputs)
+    for budget in torch.linspace(1, exits, 4).tolist():
+        rule = policy.at(budget)
+        assert rule.cost <= budget * (1 + 1e-6)
+        assert rule.cost >= budget - exits / samples * 8
+        assert rule.decide(outputs.evidence()).max() < exits
+
+
+def test_constant_evidence_and_constant_quality():
+    logits = torch.zeros(3, 60, 4)
+    outputs = ExitOutputs(
+        costs=torch.tensor([1.0, 2, 3]), logits=logits, labels=torch.ones(60).long()
+    )
+    rule = EENetPlus().fit(outputs).at(2.0)
+    assert rule.cost == 1.0  # more never buys anything
+
+
+def test_per_sample_costs_and_real_valued_quality():
+    base = make_outputs(500, per_sample_costs=True)
+    outputs = make_outputs(500, per_sample_costs=True, quality=base.answer_quality() * 7 - 3)
+    policy = EENetPlus().fit(outputs)
+    assert policy.at(2.0).cost == pytest.approx(2.0, rel=0.01)
+
+
+def test_learns_what_confidence_hides():
+    """Class 0 gains from going on, class 1 does not, both equally unsure: stopping must differ."""
+    generator = torch.Generator().manual_seed(0)
+    samples = 4000
+    kind = torch.randint(2, (samples,), generator=generator)
+    first = torch.where(torch.rand(samples, generator=generator) < 0.6, kind, 1 - kind)
+    # Answer 0 at exit 1 is right with 60 %; the last exit mends class 0's answers, not class 1's.
+    logits = torch.zeros(2, samples, 2)
+    logits[0, torch.arange(samples), first] = 0.4
+    right = torch.where(first == 0, kind, first)
+    logits[1, torch.arange(samples), right] = 4.0
+    outputs = ExitOutputs(costs=torch.tensor([1.0, 2.0]), logits=logits, labels=kind)
+    train = outputs.select(torch.arange(2000))
+    test = outputs.select(torch.arange(2000, samples))
+    share = (first == 0).float().mean()
+    rule = EENetPlus().fit(train).at(1 + float(share) + 0.02)
+    exits = rule.decide(test.evidence())
+    assert torch.equal(exits, (first[2000:] == 0).long())
+
+
+def test_reaches_the_value_of_exact_optimal_stopping():
+    """Three exits with noisy discrete signals; the optimum comes from dynamic programming."""
+    generator = torch.Generator().manual_seed(1)
+    samples, levels = 20000, 3
+    accuracy = torch.tensor([[0.95, 0.7, 0.4], [0.97, 0.8, 0.6]])  # right given the level shown
+    last = torch.tensor([[0.95, 0.9, 0.75], [0.97, 0.9, 0.65]])  # last exit right, given level 1, 2
+    first = torch.randint(levels, (samples,), generator=generator)
+    moves = torch.tensor([[0.8, 0.15, 0.05], [0.5, 0.3, 0.2], [0.2, 0.4, 0.4]])
+    second = torch.multinomial(moves[first], 1, generator=generator)[:, 0]
+
+    def draw(p):
+        return (torch.rand(samples, generator=generator) < p).float()
+
+    quality = torch.stack(
+        [draw(accuracy[0][first]), draw(accuracy[1][second]), draw(last[1][second])]
+    )
+    shown = torch.tensor([3.0, 1.0, 0.2])
+    logits = torch.zeros(3, samples, 2)
+    logits[0, :, 0], logits[1, :, 0] = shown[first], shown[second]
+    costs = torch.tensor([0.2, 0.5, 1.0])
+    outputs = ExitOutputs(costs=costs, logits=logits, quality=quality)
+    half = samples // 2
+    policy = EENetPlus().fit(outputs.select(torch.arange(half)))
+    scores = score_exits(policy, outputs.evidence())[:, half:]
+    for price in (0.1, 0.3, 0.6):
+        going = torch.maximum(accuracy[1] - price * 0.5, last[1] - price)  # at exit 2, per level
+        exact = torch.maximum(accuracy[0] - price * 0.2, moves @ going).mean()
+        family = NestedFamily(scores, costs)
+        value = family.climb(quality[:, half:]) - price * family.cost
+        assert float(value.max()) == pytest.approx(float(exact), abs=0.012)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    outputs = make_outputs(600)
+    return EENetPlus().fit(outputs), outputs
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(1.0, 4.0), st.floats(1.0, 4.0))
+def test_larger_budget_lets_nobody_leave_earlier(fitted, a, b):
+    policy, _ = fitted
+    fresh = make_outputs(300, seed=5).evidence()
+    assert (policy.at(min(a, b)).decide(fresh) <= policy.at(max(a, b)).decide(fresh)).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 3), st.integers(0, 1000))
+def test_no_look_ahead(fitted, k, seed):
+    policy, outputs = fitted
+    changed = outputs.logits.clone()
+    changed[k + 1 :] = torch.randn(
+        changed[k + 1 :].shape, generator=torch.Generator().manual_seed(seed)
+    )
+    other = ExitOutputs(costs=outputs.costs, logits=changed)
+    before, after = (score_exits(policy, o.evidence())[: k + 1] for o in (outputs, other))
+    assert torch.equal(before, after)
+
+
+def test_exit_by_exit_with_narrowing_decides_the_same(fitted):
+    policy, _ = fitted
+    evidence = make_outputs(500, seed=3).evidence()
+    rule = policy.at(2.2)
+    expected = rule.decide(evidence)
+    staying, state, exits = torch.arange(500), None, torch.zeros(500, dtype=torch.long)
+    for k in range(4):
+        shown = type(evidence)(*(field[k, staying] for field in evidence))
+        score, state = rule.scorer.step(k, shown, state)
+        leaves = (score >= rule.thresholds[k]) | (k == 3)
+        exits[staying[leaves]] = k
+        staying, state = staying[~leaves], tuple(part[~leaves] for part in state)
+    assert torch.equal(exits, expected)
+
+
+def test_state_dict_round_trip_and_recalibration(fitted):
+    policy, outputs = fitted
+    loaded = EENetPlus()
+    loaded.load_state_dict(policy.state_dict())
+    evidence = make_outputs(100, seed=9).evidence()
+    assert torch.equal(loaded.at(2.0).decide(evidence), policy.at(2.0).decide(evidence))
+    shifted = ExitOutputs(costs=outputs.costs, logits=make_outputs(500, seed=7).logits * 0.5)
+    assert loaded.calibrate(shifted).at(2.0).cost == pytest.approx(2.0, abs=0.03)
+
+
+def test_the_rule_is_that_of_the_latest_calibration(fitted):
+    policy = copy.deepcopy(fitted[0])
+    policy.at(2.0)
+    other = make_outputs(300, seed=11, per_sample_costs=True)
+    rule = policy.calibrate(other).at(1.5)
+    spent = at_exits(other.costs, rule.decide(other.evidence())).double()
+    assert rule.cost == pytest.approx(float(spent.mean()))
+    assert rule.cost_se == pytest.approx(float(spent.std(correction=0)) / 300**0.5)
+
+
+def test_samples_are_scored_in_blocks(fitted, monkeypatch):
+    policy, outputs = fitted
+    whole = score_exits(policy, outputs.evidence())
+    monkeypatch.setattr("eenet.policies.base._BLOCK", 77)
+    assert torch.allclose(score_exits(policy, outputs.evidence()), whole, atol=1e-5)
+
+
+def test_not_worse_than_margin_where_nothing_else_can_be_learned():
+    train, test = make_outputs(2000, classes=2), make_outputs(4000, classes=2, seed=1)
+    ours, margin = EENetPlus().fit(train), Margin().fit(train)
+    quality = test.answer_quality()
+    for budget in (1.3, 2.0, 3.0):
+        a, b = (at_exits(quality, p.at(budget).decide(test.evidence())) for p in (ours, margin))
+        difference = a - b
+        assert difference.mean() > -3 * difference.std() / 4000**0.5 - 1e-3
+
+
+def test_critical_price_by_hand():
+    prices = torch.tensor([0.0, 1.0, 2.0])
+    gains = torch.tensor([[1.0, 0.5, -0.5], [-0.2, -1.0, -2.0], [3.0, 2.0, 1.0], [1.0, 2.0, -1.5]])
+    found = critical_price(gains, prices, torch.tensor(0.5))
+    # The last row is pooled to 1.5, 1.5, -1.5 before its zero is looked for.
+    assert found.tolist() == pytest.approx([1.5, -0.4, 4.0, 1.5])
+
+
+def test_nested_family_against_brute_force():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(6, (3, 40), generator=generator).float()  # many ties
+    costs = torch.rand(3, 40, generator=generator).cumsum(0) + 0.1
+    family = NestedFamily(scores, costs)
+    best = {}
+    for t in [-math.inf, *(x / 2 for x in range(-1, 13)), math.inf]:
+        exits = first_exit(scores, common_thresholds(t, 3))
+        best[t] = float(at_exits(costs, exits).mean())
+    budgets = torch.linspace(family.mean_costs[0], family.mean_costs[-1], 9, dtype=torch.float64)
+    for budget in budgets.tolist():
+        exits = first_exit(scores, common_thresholds(family.threshold(budget), 3))
+        spent = float(at_exits(costs, exits).mean())
+        assert spent == pytest.approx(max(c for c in best.values() if c <= budget + 1e-6))
+    untied = NestedFamily(torch.rand(3, 40, generator=generator).cumsum(0), costs)
+    quality = torch.rand(3, 40, generator=generator)
+    reached = [
+        at_exits(quality, first_exit(untied.scores, common_thresholds(untied.threshold(b), 3)))
+        for b in budgets.tolist()
+    ]
+    found = untied.mean_over(quality, budgets)
+    torch.testing.assert_close(found.float(), torch.stack(reached).mean(0))
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="folds=1"):
+        EENetPlus(folds=1)
+    with pytest.raises(ValueError, match="only 3 samples"):
+        EENetPlus().fit(make_outputs(3))
+    with pytest.raises(ValueError, match="not fitted"):
+        EENetPlus().at(1.0)
+    with pytest.raises(ValueError, match="budget=9"):
+        EENetPlus().fit(make_outputs(50)).at(9.0)

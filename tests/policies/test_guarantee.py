@@ -1,0 +1,90 @@
+import pytest
+import torch
+from test_optimal_stopping import make_outputs
+
+from eenet.policies import MaxProbability
+from eenet.policies.guarantee import betting_p_value, within_budget, within_loss
+from eenet.policies.thresholds import at_exits
+
+
+def test_p_value_is_valid_and_has_power():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.bernoulli(torch.full((2000, 300), 0.3), generator=generator)
+    # At the border of the hypothesis at most delta of the p-values lie below delta.
+    assert (betting_p_value(values, 0.3, 0.1) <= 0.1).double().mean() <= 0.1
+    assert (betting_p_value(values, 0.4, 0.1) <= 0.1).double().mean() > 0.9
+
+
+def test_p_value_against_a_loop():
+    values, mean, delta = [0.2, 0.9, 0.1, 0.4], 0.5, 0.1
+    capital, best, total, squares, variance = 1.0, 1.0, 0.5, 0.25, 0.25
+    for i, x in enumerate(values, 1):
+        stake = min(1.0, (-2 * torch.tensor(delta).double().log().item() / (4 * variance)) ** 0.5)
+        capital *= 1 - stake * (x - mean)
+        best = max(best, capital)
+        total += x
+        squares += (x - total / (i + 1)) ** 2
+        variance = squares / (i + 1)
+    found = betting_p_value(torch.tensor([values]).double(), mean, delta)
+    assert float(found) == pytest.approx(1 / best)
+
+
+@pytest.fixture(scope="module")
+def setting():
+    policy = MaxProbability().fit(make_outputs(1000))
+    rules = [policy.at(b) for b in torch.linspace(1.0, 4.0, 31).tolist()]
+    return rules, make_outputs(20000, seed=1)
+
+
+def test_promises_hold_over_resamplings(setting):
+    """500 calibration draws: the true mean breaks the promise in at most delta of them."""
+    rules, population = setting
+    exits = torch.stack([rule.decide(population.evidence()) for rule in rules])
+    quality = population.answer_quality()
+    cost = at_exits(population.costs, exits)
+    loss = (quality[-1] - at_exits(quality, exits)).double()
+    true_cost, true_loss = cost.double().mean(1), loss.mean(1)
+    generator = torch.Generator().manual_seed(0)
+    broken_cost = broken_loss = 0
+    for _ in range(500):
+        drawn = torch.randint(20000, (500,), generator=generator)
+        p = betting_p_value((cost[:, drawn] - 1) / 3, (2.2 - 1) / 3, 0.1)
+        kept = int((p <= 0.1).int().cumprod(0).sum()) - 1
+        broken_cost += kept >= 0 and bool(true_cost[kept] > 2.2)
+        p = betting_p_value((loss[:, drawn].flip(0) + 1) / 2, 1.05 / 2, 0.1)
+        kept = int((p <= 0.1).int().cumprod(0).sum()) - 1
+        broken_loss += kept >= 0 and bool(true_loss.flip(0)[kept] > 0.05)
+    assert broken_cost <= 50
+    assert broken_loss <= 50
+
+
+def test_rules_chosen(setting):
+    rules, population = setting
+    calibration = population.select(torch.arange(2000))
+    chosen = within_budget(rules, calibration, 2.2, 0.1)
+    assert 0 < chosen.margin < 0.15
+    assert chosen.rule is rules[chosen.position]
+    frugal = within_loss(rules, calibration, 0.05, 0.1)
+    assert frugal.margin > 0
+    assert frugal.rule.cost < 4.0
+    assert within_loss(rules, calibration, 0.1, 0.1).position <= frugal.position
+
+
+def test_a_wider_range_of_costs_asks_for_a_larger_margin(setting):
+    rules, population = setting
+    calibration = population.select(torch.arange(200))
+    wide = within_budget(rules, calibration, 2.2, 0.1, cost_range=(0.5, 40.0))
+    assert wide.position < within_budget(rules, calibration, 2.2, 0.1).position
+    with pytest.raises(ValueError, match="range of the costs"):
+        within_budget(rules, calibration, 2.2, 0.1, cost_range=(1.0, 3.0))
+
+
+def test_promises_that_cannot_be_kept_are_refused(setting):
+    rules, population = setting
+    few = population.select(torch.arange(20))
+    with pytest.raises(ValueError, match=r"budget=1\.01 cannot"):
+        within_budget(rules, few, 1.01, 0.1)
+    with pytest.raises(ValueError, match=r"epsilon=0\.001 cannot"):
+        within_loss(rules, few, 0.001, 0.1)
+    with pytest.raises(ValueError, match="delta=2"):
+        within_budget(rules, few, 2.0, 2)

@@ -22,7 +22,7 @@ from eenet.cli.lightning import stage_parser
 from eenet.cli.pipeline import _Stage, pipeline_parser
 from eenet.outputs import load_outputs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def run(*args, **environment):

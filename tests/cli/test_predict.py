@@ -10,8 +10,7 @@ from PIL import Image
 from pyarrow import parquet
 from torch import nn
 
-from eenet.cli import predict
-from eenet.cli import main
+from eenet.cli import main, predict
 from eenet.data import Digits
 from eenet.inference import AdaptivePredictor
 from eenet.models import CifarResNet, MultiExitNetwork

@@ -9,12 +9,11 @@ from eenet.inference import AdaptivePredictor
 from eenet.inference.decision import Alone, decisions
 from eenet.inference.run import fold
 from eenet.models import CifarResNet, MSDNet, MultiExitNetwork, TransformerEncoder
+from eenet.outputs import Evidence, ExitOutputs
 from eenet.policies import (
     EENet,
     EENetPlus,
     Entropy,
-    Evidence,
-    ExitOutputs,
     JointGates,
     LearnedStopping,
     Margin,

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from eenet import energy
-from eenet.models import CifarResNet
+from eenet.models import CifarResNet, energy
 from eenet.models.costs import LatencyProfile, count_macs, measure_costs, profile_latency
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from tests.conftest import make_outputs
 
+from eenet.outputs import ExitOutputs
 from eenet.policies import (
     EENet,
     EENetPlus,
-    ExitOutputs,
     LearnedStopping,
     MaxProbability,
     Temperature,

@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_optimal_stopping import make_outputs
+from tests.policies.test_eenet_plus import make_outputs
 
 from eenet.policies import EENetPlus
 from eenet.policies.control import BudgetControl

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from test_optimal_stopping import make_outputs
+from tests.policies.test_eenet_plus import make_outputs
 
 from eenet.policies import MaxProbability
 from eenet.policies.guarantee import betting_p_value, within_budget, within_loss

@@ -2,11 +2,11 @@ import copy
 
 import pytest
 import torch
-from test_optimal_stopping import make_outputs
+from tests.policies.test_eenet_plus import make_outputs
 
+from eenet.outputs import ExitOutputs
 from eenet.policies import (
     EENet,
-    ExitOutputs,
     JointGates,
     LearnedStopping,
     MaxProbability,

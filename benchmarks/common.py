@@ -8,11 +8,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from lightning import LightningDataModule
 
 from eenet.inference import AdaptivePredictor
-from eenet.inference.run import build, stage_config
 from eenet.models import narrow
+from eenet.run_folder import RunFolder
 
 CUDA = torch.cuda.is_available()  # asked once: asking takes as long as a decision
 
@@ -35,7 +34,7 @@ def load(arguments: argparse.Namespace) -> tuple[AdaptivePredictor, Any, torch.T
     predictor = AdaptivePredictor.from_run(
         arguments.run_dir, arguments.budget, arguments.policy, device=arguments.device
     )
-    data = build(LightningDataModule, stage_config(arguments.run_dir, 1)["data"])
+    data = RunFolder(arguments.run_dir).data()
     data.setup("test")
     batches, labels, found = [], [], 0
     for batch in data.test_dataloader():

@@ -16,7 +16,7 @@ from common import conditions, cut, interleaved, load, parser, ratio, table
 from torch import nn
 
 from eenet.inference import AdaptivePredictor
-from eenet.inference.run import load_run
+from eenet.run_folder import RunFolder
 
 
 class Backbone(nn.Module):
@@ -61,8 +61,9 @@ def main() -> None:
         )
     conditions(arguments, predictor)
     print(f"earlyon {earlyon.__version__}\n")
-    net, rival, unit = load_run(arguments.run_dir, "max_prob")
-    same = AdaptivePredictor(net, rival, arguments.budget, unit, device=arguments.device)
+    run = RunFolder(arguments.run_dir)
+    net, rival = run.network(), run.policies("max_prob")["max_prob"]
+    same = AdaptivePredictor(net, rival, arguments.budget, run.budget_unit, device=arguments.device)
     folded = AdaptivePredictor.from_run(
         arguments.run_dir, arguments.budget, "max_prob", device=arguments.device
     )

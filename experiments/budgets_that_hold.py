@@ -13,17 +13,14 @@ import sys
 from pathlib import Path
 
 import torch
-from lightning import LightningDataModule
 
-from eenet.files import load_part
-from eenet.inference.run import build, stage_config
 from eenet.metrics.curve_maths import quality_at
-from eenet.models import MultiExitNetwork
 from eenet.outputs import ExitOutputs, load_outputs
 from eenet.policies import BudgetControl, EENetPlus
 from eenet.policies.base import decide_all, score_exits
 from eenet.policies.guarantee import within_budget, within_loss
 from eenet.policies.thresholds import at_exits, first_exit
+from eenet.run_folder import RunFolder
 
 BUDGETS, LENGTH, DELTA, DRAWS = (0.3, 0.4, 0.5, 0.6, 0.7), 10_000, 0.1, 500
 
@@ -42,11 +39,8 @@ def joined(first, second):
 @torch.inference_mode()
 def noisier(run: str, test: ExitOutputs, steps: int = 10) -> ExitOutputs:
     """What the exits say of the test images, in order, under noise growing to a pixel s.d. of 1."""
-    net = build(MultiExitNetwork, stage_config(run, 1)["model"]["init_args"]["net"])
-    net.load_state_dict(load_part(Path(run) / "stage1/checkpoints/best.ckpt", "net."))
-    data = build(LightningDataModule, stage_config(run, 1)["data"])
+    net, data = RunFolder(run).network().eval(), RunFolder(run).data()
     data.setup("test")
-    net.eval()
     logits, seen = [], 0
     generator = torch.Generator().manual_seed(0)
     for batch in data.test_dataloader():
@@ -67,7 +61,7 @@ def streams(run: str, val: ExitOutputs, test: ExitOutputs):
         "validation, then test",
         joined(drawn(val, half, generator), drawn(test, half, generator)),
     )
-    if not stage_config(run, 1)["data"]["class_path"].endswith("TextClassification"):
+    if not RunFolder(run).stage1.config["data"]["class_path"].endswith("TextClassification"):
         yield "growing noise", noisier(run, test)
 
 

@@ -133,8 +133,7 @@ def text_run(monkeypatch):
         return AdaptivePredictor(MultiExitNetwork(stages, [net, net], 2), policy, 0.75)
 
     monkeypatch.setattr(predict.AdaptivePredictor, "from_run", from_run)
-    monkeypatch.setattr(predict, "stage_config", lambda *args: {"data": None})
-    monkeypatch.setattr(predict, "build", lambda *args: Texts())
+    monkeypatch.setattr(predict.RunFolder, "data", lambda run: Texts())
 
 
 def test_a_table_and_stdin_of_texts(text_run, tmp_path, monkeypatch):

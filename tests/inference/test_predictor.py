@@ -7,8 +7,8 @@ from torch import nn
 
 from eenet.inference import AdaptivePredictor
 from eenet.inference.decision import Alone, decisions
-from eenet.inference.run import fold
 from eenet.models import CifarResNet, MSDNet, MultiExitNetwork, TransformerEncoder
+from eenet.models.layers import fold
 from eenet.outputs import Evidence, ExitOutputs
 from eenet.policies import (
     EENet,

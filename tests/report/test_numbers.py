@@ -11,11 +11,12 @@ from eenet.policies.base import score_exits
 from eenet.report.examples import choose
 from eenet.report.numbers import BINS, Run, report_data
 from eenet.report.write import load
+from eenet.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
 def run(run_dir):
-    return load(run_dir)
+    return load(RunFolder(run_dir))
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def test_promises_are_kept_on_calibration_samples(run, found):
 
 
 def test_runs_give_students_intervals(run, make_run, tmp_path):
-    second = load(make_run(tmp_path / "second", seed=1))
+    second = load(RunFolder(make_run(tmp_path / "second", seed=1)))
     found = report_data([run, second])
     first, other = (report_data([r])["curves"]["margin"]["quality"] for r in (run, second))
     curve = found["curves"]["margin"]

@@ -18,6 +18,7 @@ from eenet.data import Digits
 from eenet.models import MultiExitNetwork
 from eenet.outputs import ExitOutputs
 from eenet.report.examples import examples
+from eenet.run_folder import RunFolder
 
 
 class Page(HTMLParser):
@@ -110,11 +111,11 @@ def test_images_are_those_of_the_test_split(tmp_path):
     (tmp_path / "stage1/config.yaml").write_text(yaml.safe_dump(config))
     (_, _), (images, labels) = Digits().load()
     outputs = ExitOutputs(torch.ones(1), torch.randn(1, len(labels), 10), labels=labels)
-    found = examples(tmp_path, outputs, torch.tensor([7, 3]))
+    found = examples(RunFolder(tmp_path), outputs, torch.tensor([7, 3]))
     for sample, image in zip(found["examples"], images[[7, 3]], strict=True):
         assert sample["image"].tobytes() == image.numpy().tobytes()
     outputs.labels[7] = (outputs.labels[7] + 1) % 10
-    found = examples(tmp_path, outputs, torch.tensor([7, 3]))
+    found = examples(RunFolder(tmp_path), outputs, torch.tensor([7, 3]))
     assert (found["examples"], "other labels" in found["missing"]) == ([], True)
 
 
@@ -154,9 +155,9 @@ def test_scenes_come_with_labels_and_with_what_each_exit_says(tmp_path, monkeypa
     config = {"data": {"class_path": "eenet.data.Cityscapes", "init_args": settings}}
     (tmp_path / "stage1").mkdir()
     (tmp_path / "stage1/config.yaml").write_text(yaml.safe_dump(config))
-    monkeypatch.setattr("eenet.report.examples.load_run", lambda folder: (Scenes(), None, None))
+    monkeypatch.setattr("eenet.run_folder.RunFolder.network", lambda run: Scenes())
     outputs = ExitOutputs(torch.ones(2), pooled=torch.rand(2, 2, 22), quality=torch.rand(2, 2))
-    found = examples(tmp_path, outputs, torch.tensor([1]))
+    found = examples(RunFolder(tmp_path), outputs, torch.tensor([1]))
     assert (found["missing"], found["classes"][10]) == (None, "sky")
     (sample,) = found["examples"]
     sky, road = (70, 130, 180), (128, 64, 128)

@@ -11,6 +11,7 @@ from eenet.comparison.figure import comparison_table, plot_comparison
 from eenet.files import write_text
 from eenet.plotting.style import save_figure
 from eenet.plotting.tables import print_table, to_csv
+from eenet.run_folder import RunFolder
 
 
 def main(args: list[str]) -> None:
@@ -30,8 +31,8 @@ def main(args: list[str]) -> None:
     parser.add_function_arguments(compare, skip={"sources", "jobs"})
     add("--jobs", type=int, default=os.cpu_count(), help="Number of processes.")
     given = parser.parse_args(args)
-    paths = "{0}/stage1/outputs/val.safetensors", "{0}/stage1/outputs/test.safetensors"
-    files = [tuple(path.format(run) for path in paths) for run in given.runs]
+    stages = [RunFolder(run).stage1 for run in given.runs]
+    files = [tuple(str(s.outputs_file(split)) for split in ("val", "test")) for s in stages]
     files += [(given.val, given.test)] if given.val else []
     if not files or (given.val and (given.runs or not (given.test or given.split))):
         raise ValueError("runs: give run folders, or --val FILE with --test FILE or --split true")

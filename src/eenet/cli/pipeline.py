@@ -20,6 +20,7 @@ from jsonargparse import ActionParser, ArgumentParser, Namespace
 from eenet.cli.checks import check_config, check_stages
 from eenet.cli.lightning import STRICT, loggers_of, stage_parser
 from eenet.files import sha256, write_text
+from eenet.run_folder import difference
 
 # What may change without making a finished stage stale.
 _INCIDENTAL = (
@@ -194,15 +195,6 @@ class _Stage:
                 init.version = path.read_text()
                 own = {"group": run, "job_type": self.name, "resume": "allow"}
                 logger.dict_kwargs = {**own, **logger.get("dict_kwargs", {})}
-
-
-def difference(old: Any, new: Any, path: str = "") -> str:
-    """The first place where two configs differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(key for key in new if key not in old)]:
-            if old.get(key) != new.get(key):
-                return difference(old.get(key), new.get(key), f"{path}.{key}".strip("."))
-    return f"{path}: {old!r} there, {new!r} now"
 
 
 def _say_what_is_there(run: Path, stage1: Path, stage2: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow  # type: ignore[import-untyped]
 from jsonargparse import auto_cli
-from lightning import LightningDataModule
 from PIL import Image
 from pyarrow import csv, parquet
 from rich.console import Console
@@ -19,8 +18,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from eenet.data.tables import read_table, texts_of
 from eenet.files import atomic
 from eenet.inference import AdaptivePredictor
-from eenet.inference.run import build, stage_config
 from eenet.outputs import load_outputs
+from eenet.run_folder import RunFolder
 
 
 def predict_files(
@@ -62,7 +61,8 @@ def predict_files(
     if Path(output).suffix not in (".csv", ".parquet"):
         raise ValueError(f"output={output!r} must end in .csv or .parquet")
     predictor = AdaptivePredictor.from_run(run_dir, budget, policy, control=control, device=device)
-    data = build(LightningDataModule, stage_config(run_dir, 1)["data"])
+    run = RunFolder(run_dir)
+    data = run.data()
     is_text = hasattr(data, "text_column")
     if input == "-":
         found = [line.rstrip("\n") for line in sys.stdin if line.strip()]
@@ -96,7 +96,7 @@ def predict_files(
         for column, values in zip(columns.values(), rows, strict=True):
             column += values.tolist()
     seconds = time.perf_counter() - begun
-    outputs = Path(run_dir, "stage1/outputs/test.safetensors")
+    outputs = run.stage1.outputs_file("test")
     known = load_outputs(outputs).metadata if outputs.is_file() else {}
     classes = getattr(data, "class_names", None) or json.loads(known.get("class_names", "null"))
     named = {"class": [classes[c] for c in columns["prediction"]]} if classes else {}

@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from eenet.inference.decision import Alone, Decision, decisions, shown
-from eenet.inference.run import fold, load_run
 from eenet.inference.stream import stream
 from eenet.models import MultiExitNetwork, narrow
 from eenet.models.base import batch_size, others
 from eenet.models.costs import LatencyProfile, profile_latency
+from eenet.models.layers import fold
 from eenet.outputs import ExitOutputs
 from eenet.policies import BudgetControl, EENetPlus, Policy, Rule
+from eenet.run_folder import RunFolder
 
 _FIRST = torch.zeros(1, dtype=torch.int64)
 _NOBODY = _FIRST[:0]
@@ -120,8 +121,10 @@ class AdaptivePredictor:
             FileNotFoundError: If the folder is not that of a finished run.
             ValueError: If it holds no such policy, or a checkpoint does not fit its config.
         """
-        net, fitted, unit = load_run(folder, policy)
-        return cls(fold(net), fitted, budget, **{"budget_unit": unit, **settings})
+        run = RunFolder(folder)
+        fitted = next(iter(run.policies(policy).values()))
+        settings = {"budget_unit": run.budget_unit, **settings}
+        return cls(fold(run.network()), fitted, budget, **settings)
 
     @property
     def budget(self) -> float:

@@ -1,8 +1,13 @@
 """Layers that the networks for images share."""
 
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from eenet.models.base import MultiExitNetwork
 
 
 def conv_block(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -56,3 +61,20 @@ def initialise(net: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out") -
             nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
         elif isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
+
+
+def fold(net: MultiExitNetwork) -> MultiExitNetwork:
+    """Folds batch norms into the convolutions before them, in place: for inference only.
+
+    Only where the order is known: in `nn.Sequential` and in torchvision's residual blocks.
+    """
+    known = (nn.Sequential.forward, BasicBlock.forward, Bottleneck.forward)
+    for module in net.eval().modules():
+        if type(module).forward in known:
+            children: list[tuple[str, Any]] = list(module.named_children())
+            for (name, conv), (after, norm) in pairwise(children):
+                pair = (type(conv), type(norm)) == (nn.Conv2d, nn.BatchNorm2d)
+                if pair and norm.track_running_stats:
+                    setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                    setattr(module, after, nn.Identity())
+    return net

@@ -1,18 +1,16 @@
 """Test samples as a reader sees them: images, sentences, street scenes with their masks."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningDataModule
 from PIL import Image
 from torch import Tensor
 
 from eenet.data.cityscapes import CLASSES, Cityscapes
 from eenet.data.image_folder import MEAN, STD
-from eenet.inference.run import build, load_run, stage_config
 from eenet.modules.losses import at_pixels
 from eenet.outputs import ExitOutputs
+from eenet.run_folder import RunFolder
 
 _EACH = 4
 """Samples taken for each exit at each of three budgets."""
@@ -44,11 +42,11 @@ def choose(exits: Tensor, count: int, seed: int = 0) -> Tensor:
     return torch.tensor(sorted(chosen))
 
 
-def examples(folder: str | Path, outputs: ExitOutputs, positions: Tensor) -> dict[str, Any]:
+def examples(run: RunFolder, outputs: ExitOutputs, positions: Tensor) -> dict[str, Any]:
     """The samples at `positions` of a run's test split, and its names of the classes.
 
     Args:
-        folder: The run folder; its stage 1 says which data they are.
+        run: The run, whose stage 1 says which data they are.
         outputs: The test split's.
         positions: `[S]`.
 
@@ -59,7 +57,7 @@ def examples(folder: str | Path, outputs: ExitOutputs, positions: Tensor) -> dic
     """
     classes, samples, missing = None, [], None
     try:
-        data = build(LightningDataModule, stage_config(folder, 1)["data"])
+        data = run.data()
         classes, texts = data.class_names, hasattr(data, "text_column")
         if texts:
             split = data.rows("test")
@@ -72,7 +70,7 @@ def examples(folder: str | Path, outputs: ExitOutputs, positions: Tensor) -> dic
             chosen = [split[n][data.text_column] for n in positions.tolist()]
             samples = [{"text": text[:_LETTERS]} for text in chosen]
         else:
-            samples = _images(folder, data, split, outputs, positions)
+            samples = _images(run, data, split, outputs, positions)
     except Exception as error:  # any data module's, its files gone: the rest of the report stands
         missing = (str(error).strip().splitlines() or [type(error).__name__])[-1]
     classes = classes or [str(c) for c in range(outputs.num_classes)]
@@ -80,17 +78,17 @@ def examples(folder: str | Path, outputs: ExitOutputs, positions: Tensor) -> dic
 
 
 def _images(
-    folder: str | Path, data: Any, split: Any, outputs: ExitOutputs, positions: Tensor
+    run: RunFolder, data: Any, split: Any, outputs: ExitOutputs, positions: Tensor
 ) -> list[dict[str, Any]]:
     x, y = split[positions.tolist()]
     if outputs.labels is not None and not torch.equal(y.long(), outputs.labels[positions]):
         raise ValueError("the test data have other labels than when the outputs were collected")
     samples: list[dict[str, Any]] = [{"image": _picture(image)} for image in x]
     if isinstance(data, Cityscapes):
-        net, _, _ = load_run(folder)
+        net = run.network().eval()
         with torch.inference_mode():
             for sample, image, labels in zip(samples, x, y, strict=True):
-                logits = net.eval()(image[None])
+                logits = net(image[None])
                 answers = [at_pixels(z, labels[None]).argmax(1)[0] for z in logits]
                 sample["mask"] = _mask(labels)
                 sample["answers"] = [_mask(answer) for answer in answers]

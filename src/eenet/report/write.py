@@ -1,21 +1,18 @@
 """What a finished run does, as a page and as figures."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from lightning import LightningDataModule
 from lightning.pytorch.loggers import Logger
 
 from eenet.cli.lightning import loggers_of
-from eenet.cli.pipeline import difference
 from eenet.files import write_text
-from eenet.inference.run import build, load_policies, stage_config
 from eenet.plotting.style import save_figure
 from eenet.report.examples import choose, examples
 from eenet.report.figures import figures
 from eenet.report.numbers import Run, report_data
 from eenet.report.page import page
+from eenet.run_folder import RunFolder, build, difference
 
 
 def write_report(folders: list[str], output: Path) -> Path:
@@ -25,8 +22,9 @@ def write_report(folders: list[str], output: Path) -> Path:
         FileNotFoundError: If a folder is not that of a finished run.
         ValueError: If the runs are of different set-ups.
     """
-    runs = [load(folder) for folder in folders]
-    setups = [_setup(*pair) for pair in zip(folders, runs, strict=True)]
+    opened = [RunFolder(folder) for folder in folders]
+    runs = [load(run) for run in opened]
+    setups = [run.setup() for run in opened]
     for folder, setup in zip(folders, setups, strict=True):
         if setup != setups[0]:
             raise ValueError(
@@ -36,7 +34,7 @@ def write_report(folders: list[str], output: Path) -> Path:
     data = report_data(runs)
     decided, test = data.pop("decided"), runs[0].test
     positions = choose(decided[data["reference"]], test.num_exits)
-    data |= examples(folders[0], test, positions)
+    data |= examples(opened[0], test, positions)
     data["example_exits"] = {label: exits[:, positions] for label, exits in decided.items()}
     data["example_quality"] = test.answer_quality()[:, positions]
     if test.labels is not None:
@@ -57,7 +55,7 @@ def log_to_wandb(folder: str, figures: Path) -> None:
     Raises:
         ValueError: If it logged to none.
     """
-    for config in loggers_of(stage_config(folder, 2)["trainer"]):
+    for config in loggers_of(RunFolder(folder).stage2.config["trainer"]):
         if "WandbLogger" in str(config):
             config["init_args"]["save_dir"] = f"{folder}/stage2"
             logger: Any = build(Logger, config)
@@ -68,28 +66,13 @@ def log_to_wandb(folder: str, figures: Path) -> None:
     raise ValueError(f"wandb: stage 2 of {folder} has no WandbLogger to go on with")
 
 
-def load(folder: str | Path) -> Run:
+def load(run: RunFolder) -> Run:
     """A finished run, its outputs at the costs and qualities that its stage 2 was fitted with.
 
     Raises:
-        FileNotFoundError: If the folder is not that of a finished run.
+        FileNotFoundError: If the pipeline has not ended.
     """
-    policies = load_policies(folder)
-    config = stage_config(folder, 2)
-    data: Any = build(LightningDataModule, config["data"])
-    splits = "val", "test", "cal"
-    data.paths = {split: f"{folder}/stage1/outputs/{split}.safetensors" for split in splits}
-    val, test = data.outputs("val"), data.outputs("test")
-    cal = data.outputs("cal") if Path(data.paths["cal"]).is_file() else None
-    settings = config["model"]["init_args"]
-    full = 1.0 if settings["budget_unit"] == "fraction" else float(val.mean_costs[-1])
-    return Run(val, test, policies, [budget / full for budget in settings["budgets"]], cal)
-
-
-def _setup(folder: str, run: Run) -> dict[str, Any]:
-    """What has to be equal for runs to be seeds of one set-up."""
-    setup: dict[str, Any] = {"test": {"samples": run.test.num_samples}}
-    for stage in ("stage1", "stage2"):
-        setup[stage] = json.loads((Path(folder) / stage / "identity.json").read_text())
-        del setup[stage]["seed_everything"]
-    return setup
+    policies, splits = run.policies(), ["val", "test"]
+    splits += ["cal"] if run.stage1.outputs_file("cal").is_file() else []
+    outputs = {split: run.outputs(split) for split in splits}
+    return Run(policies=policies, budgets=run.budgets(), **outputs)

@@ -1,0 +1,177 @@
+"""The folder of a run: the only place that knows which file lies where, and how to load it."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+from torch import nn
+
+from eenet.files import load_part
+from eenet.models import MultiExitNetwork
+from eenet.outputs import ExitOutputs, load_outputs, recost, with_cost_matrix
+from eenet.policies import Policy
+
+
+class StageFolder:
+    """The files of one stage, whether they exist or not.
+
+    Args:
+        path: Folder of the stage, its `trainer.default_root_dir`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.checkpoints = self.path / "checkpoints"
+        self.best, self.last = self.checkpoints / "best.ckpt", self.checkpoints / "last.ckpt"
+        self.identity_file, self.record = self.path / "identity.json", self.path / "done.json"
+        self.costs_file, self.outputs = self.path / "costs.json", self.path / "outputs"
+        self.curve = self.path / "curve.csv"
+
+    def outputs_file(self, split: str) -> Path:
+        """The exit outputs of a split: "val", "test" or "cal"."""
+        return self.outputs / f"{split}.safetensors"
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved config that the stage was run with."""
+        config: dict[str, Any] = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        return config
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the stage's results, as recorded when it was begun."""
+        identity: dict[str, Any] = json.loads(self.identity_file.read_text(encoding="utf-8"))
+        return identity
+
+
+class RunFolder:
+    """The folder of an `eenet pipeline`.
+
+    Nothing is read before it is asked for, so that a folder may also be one that is to be made.
+
+    Args:
+        path: The `run_dir` of the pipeline.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.stage1, self.stage2 = (StageFolder(self.path / name) for name in ("stage1", "stage2"))
+        self.config_file = self.path / "pipeline.yaml"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def network(self) -> MultiExitNetwork:
+        """The trained network, as its stage 1 left it.
+
+        Raises:
+            FileNotFoundError: If the pipeline has not ended.
+            ValueError: If the checkpoint does not fit the config.
+        """
+        self.check_finished(self.stage1)
+        config = self.stage1.config["model"]["init_args"]["net"]
+        net: MultiExitNetwork = build(MultiExitNetwork, config)
+        _load(net, self.stage1, "net.")
+        return net
+
+    def policies(self, label: str | None = None) -> dict[str, Policy]:
+        """The fitted policies by their labels, in the order of the config.
+
+        Args:
+            label: The only one to load; by default all are.
+
+        Raises:
+            FileNotFoundError: If the pipeline has not ended.
+            ValueError: If there is no such policy, or the checkpoint does not fit the config.
+        """
+        self.check_finished(self.stage1, self.stage2)
+        config = self.stage2.config["model"]["init_args"]["policies"]
+        policies = {policy.label: policy for policy in build(list[Policy], config)}
+        if label is not None and label not in policies:
+            raise ValueError(f"policy={label!r}: {self} holds {list(policies)}")
+        policies = {name: p for name, p in policies.items() if label in (None, name)}
+        for name, policy in policies.items():
+            _load(policy, self.stage2, f"policies.{name}.")
+        return policies
+
+    def outputs(self, split: str) -> ExitOutputs:
+        """The exit outputs of a split, at the costs and qualities that stage 2 was fitted with.
+
+        Args:
+            split: "val", "test", or "cal" if there is one.
+
+        Raises:
+            FileNotFoundError: If that split was not collected.
+        """
+        settings = self.stage2.config["data"].get("init_args", {})
+        outputs = load_outputs(self.stage1.outputs_file(split))
+        outputs = with_cost_matrix(outputs, settings.get("cost_matrix"))
+        costs = settings.get("costs")
+        return outputs if costs is None else recost(outputs, costs)
+
+    def data(self) -> Any:
+        """The data module of stage 1, made from its config."""
+        from lightning import LightningDataModule
+
+        return build(LightningDataModule, self.stage1.config["data"])
+
+    @property
+    def budget_unit(self) -> Any:
+        """The unit of the run's budgets, "fraction" or "cost"."""
+        return self.stage2.config["model"]["init_args"]["budget_unit"]
+
+    def budgets(self) -> list[float]:
+        """The run's budgets as fractions of the full network's cost."""
+        budgets: list[float] = self.stage2.config["model"]["init_args"]["budgets"]
+        full = 1.0
+        if self.budget_unit != "fraction":
+            full = float(self.outputs("val").mean_costs[-1])
+        return [budget / full for budget in budgets]
+
+    def setup(self) -> dict[str, Any]:
+        """What has to be equal for runs to be seeds of one set-up."""
+        samples = load_outputs(self.stage1.outputs_file("test")).num_samples
+        setup: dict[str, Any] = {"test": {"samples": samples}}
+        for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
+            setup[name] = stage.identity() | {"seed_everything": None}
+        return setup
+
+    def check_finished(self, *stages: StageFolder) -> None:
+        """Raises FileNotFoundError unless the stages have left their checkpoints."""
+        for stage in stages:
+            if not stage.best.is_file():
+                raise FileNotFoundError(
+                    f"{self} is not the folder of a finished run: "
+                    f"{stage.best.relative_to(self.path)} is missing. Give the run_dir of an "
+                    "`eenet pipeline` that has ended."
+                )
+
+
+def build(kind: Any, config: Any) -> Any:
+    """What a config of `class_path` and `init_args` (or a list of them) describes."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--it", type=kind)
+    return parser.instantiate(parser.parse_object({"it": config})).it
+
+
+def difference(old: Any, new: Any, path: str = "") -> str:
+    """The first place where two configs differ, as one line."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            if old.get(key) != new.get(key):
+                return difference(old.get(key), new.get(key), f"{path}.{key}".strip("."))
+    return f"{path}: {old!r} there, {new!r} now"
+
+
+def _load(module: nn.Module, stage: StageFolder, prefix: str) -> None:
+    state = load_part(stage.best, prefix)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{stage.best} does not fit {stage.config_file}, or another version of eenet wrote it; "
+            f"run that stage again. {error}"
+        ) from error

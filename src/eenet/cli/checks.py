@@ -31,10 +31,18 @@ def check_config(config: Namespace) -> None:
             if stage[key] not in (wanted, wanted is None):
                 raise ValueError(f"{name}.{key}={stage[key]} leaves a pipeline without its files")
         refuse_ways_out(stage)
-        if stage.trainer.max_epochs == 0:
-            raise ValueError(f"{name}.trainer.max_epochs=0: there is nothing to train")
+        for key in ("max_epochs", "max_steps"):
+            if stage.trainer[key] == 0:
+                raise ValueError(f"{name}.trainer.{key}=0: there is nothing to train")
     if config.stage1.checkpoint.save_top_k == 0:
         raise ValueError("stage1.checkpoint.save_top_k=0 keeps no network")
+    trainer = config.stage1.trainer
+    epochs, every = trainer.max_epochs or -1, trainer.check_val_every_n_epoch or 0
+    if trainer.limit_val_batches == 0 or 0 < epochs < every:
+        raise ValueError(
+            "stage1.trainer: limit_val_batches=0 or check_val_every_n_epoch above max_epochs "
+            "leaves no validation, by which the best checkpoint is chosen"
+        )
 
 
 def check_stages(config: Namespace, train: bool) -> None:

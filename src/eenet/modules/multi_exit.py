@@ -12,7 +12,7 @@ from eenet.files import load_part
 from eenet.metrics.segmentation import MeanIoU, confusion_counts, mean_iou
 from eenet.models import MultiExitNetwork
 from eenet.modules import losses
-from eenet.modules.optim import StageModule
+from eenet.modules.optim import StageModule, training_progress
 from eenet.outputs.evidence import pool_pixels
 
 
@@ -31,7 +31,7 @@ class MultiExitModule(StageModule):
         exit_weights: Weights of the exits' losses: "linear", "uniform", or one number per exit.
         distill_weight: Weight of the self-distillation (`alpha_KL`); 0 leaves it out.
         distill_temperature: Its temperature T.
-        distill_from: It starts after this fraction of the epochs.
+        distill_from: It starts after this fraction of the training.
         start_from: Checkpoint of stage 1 whose network is taken up, exits and all.
         outputs_dtype: In what exit outputs are collected: "float16" halves the file, and rounds
             logits to 11 bits.
@@ -65,7 +65,7 @@ class MultiExitModule(StageModule):
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
         if not 0 <= distill_from <= 1:
-            raise ValueError(f"distill_from={distill_from} must be a fraction of the epochs")
+            raise ValueError(f"distill_from={distill_from} must be a fraction of the training")
         if distill_weight < 0 or distill_temperature <= 0:
             raise ValueError(
                 f"distill_weight={distill_weight} must be 0 or more and "
@@ -123,8 +123,7 @@ class MultiExitModule(StageModule):
     def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
         """Loss of one training batch."""
         logits, loss = self._shared_step(batch, "train")
-        max_epochs = self.trainer.max_epochs or 1
-        if self.distill_weight and self.current_epoch >= self.distill_from * max_epochs:
+        if self.distill_weight and training_progress(self.trainer) >= self.distill_from:
             pull = losses.self_distillation(logits, self.weights, self.distill_temperature)
             loss = loss + self.distill_weight * pull
         return loss

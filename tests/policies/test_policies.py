@@ -8,7 +8,7 @@ from tests.conftest import make_outputs
 
 from eenet.models import narrow
 from eenet.outputs import Evidence
-from eenet.policies import EENet, Entropy, Margin, MaxProbability
+from eenet.policies import EENet, EENetPlus, Entropy, Margin, MaxProbability
 from eenet.policies.base import score_exits
 from eenet.policies.thresholds import at_exits
 
@@ -107,3 +107,11 @@ def test_all_scores_rise_with_confidence(outputs):
     for make in (MaxProbability, Entropy, Margin):
         scores = score_exits(make(), evidence)
         assert scores[1] > scores[0]
+
+
+@pytest.mark.parametrize(("make", "factor"), [(MaxProbability, 1e5), (EENetPlus, 0)])
+def test_saturated_confidences_keep_the_budget_and_are_mentioned(make, factor, outputs):
+    policy = make().fit(dataclasses.replace(outputs, logits=outputs.logits * factor))
+    with pytest.warns(UserWarning, match="scores tie"):
+        rule = policy.at(4.0)
+    assert rule.cost <= 4.0

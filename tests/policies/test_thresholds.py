@@ -6,8 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eenet.outputs.exit_outputs import mean_costs, per_sample
 from eenet.policies.thresholds import (
     at_exits,
+    budget_thresholds,
     check_budget,
     first_exit,
     quota_thresholds,
@@ -96,6 +98,43 @@ def test_the_geometric_distribution_meets_any_feasible_budget(exits, where, seed
     assert float((shares * costs).sum()) == pytest.approx(budget, rel=1e-6)
     ratios = shares[1:] / shares[:-1]
     assert torch.allclose(ratios, ratios[:1].expand_as(ratios))
+
+
+@st.composite
+def tied_scores(draw):
+    """Scores `[E, N]` of few values or many, exit shares (some zero) and costs `[E]`."""
+    exits, samples = draw(st.integers(1, 5)), draw(st.integers(1, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    scores = rng.integers(0, draw(st.sampled_from([1, 2, 10, 10**6])), (exits, samples))
+    shares = rng.dirichlet(np.ones(exits)) * rng.integers(0, 3, exits)
+    shares[rng.integers(exits)] += 1e-6
+    costs = 1 + np.cumsum(rng.choice([0, 0.1, 1, 2.5], exits))
+    return torch.tensor(scores, dtype=torch.float32), torch.tensor(shares), torch.tensor(costs)
+
+
+@given(tied_scores(), st.sampled_from([0.0, 1.0]) | st.floats(0, 1), st.booleans())
+def test_a_budget_is_never_exceeded_on_its_own_samples_whatever_ties(case, place, by_sample):
+    scores, shares, costs = case
+    samples = scores.shape[1]
+    if by_sample:
+        costs = costs[:, None] * torch.linspace(0.5, 1.5, samples, dtype=torch.float64)
+    low, high = mean_costs(costs)[[0, -1]].tolist()
+    budget = low + place * (high - low)
+    thresholds = budget_thresholds(scores, costs, shares, budget)
+    spent = at_exits(costs, first_exit(scores, thresholds)).mean()
+    assert spent <= budget * (1 + 2e-9)
+    tie = max(int(row.unique(return_counts=True)[1].max()) for row in scores)
+    assert spent >= budget - (tie + 0.5) * float((costs[-1] - costs[0]).max()) / samples - 1e-9
+    if not by_sample:
+        repeated = per_sample(costs, samples).contiguous()
+        assert torch.equal(budget_thresholds(scores, repeated, shares, budget), thresholds)
+
+
+def test_constant_scores_spend_what_the_dearest_exit_within_the_budget_costs():
+    costs, scores = torch.tensor([1.0, 2.0, 3.0]), torch.zeros(3, 200)
+    for budget, spent in ((1.0, 1), (1.9, 1), (2.0, 2), (2.6, 2), (3.0, 3)):
+        thresholds = budget_thresholds(scores, costs, torch.ones(3), budget)
+        assert costs[first_exit(scores, thresholds)].mean() == spent
 
 
 def test_costs_by_exit_and_by_sample():

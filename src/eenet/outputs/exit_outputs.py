@@ -97,8 +97,13 @@ class ExitOutputs:
 
     @property
     def mean_costs(self) -> Tensor:
-        """Cost of each exit, averaged over the samples, `[E]`."""
-        return self.costs if self.costs.dim() == 1 else self.costs.mean(1)
+        """Cost of each exit, averaged over the samples, `[E]` float64."""
+        return mean_costs(self.costs)
+
+    @property
+    def relative_costs(self) -> Tensor:
+        """Costs as fractions of the full network's mean cost, `[E]` or `[E, N]` float64."""
+        return self.costs.double() / self.mean_costs[-1]
 
     def evidence(self, index: Tensor | slice = slice(None)) -> Evidence:
         """What the exits show of all samples or those at some positions, leading shape `[E, N]`."""
@@ -152,6 +157,19 @@ class ExitOutputs:
         if (self.logits is None) == (self.pooled is None):
             raise ValueError("logits: give exactly one of logits and pooled")
         return self.logits if self.logits is not None else self.pooled  # type: ignore[return-value]
+
+
+def mean_costs(costs: Tensor) -> Tensor:
+    """Cost of each exit, averaged over the samples, `[E]` float64, of costs `[E]` or `[E, N]`."""
+    costs = costs.double()
+    if costs.dim() == 1:
+        return costs
+    return costs[:, 0] + (costs - costs[:, :1]).mean(1)  # exact where all samples cost the same
+
+
+def per_sample(costs: Tensor, samples: int) -> Tensor:
+    """Costs `[E]` or `[E, N]` as `[E, N]`."""
+    return costs if costs.dim() == 2 else costs[:, None].expand(-1, samples)
 
 
 def check_costs(costs: Tensor, exits: int, samples: int | None = None) -> None:

@@ -1,5 +1,6 @@
 """The one contract of exit policies: scores from what was seen so far, thresholds by budget."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eenet.outputs.evidence import Evidence, along_exits
-from eenet.outputs.exit_outputs import ExitOutputs
+from eenet.outputs.exit_outputs import ExitOutputs, mean_costs
 from eenet.policies.single_sample import Single
 from eenet.policies.thresholds import at_exits, budget_thresholds, first_exit
 
@@ -142,4 +143,23 @@ def rule_for(scorer: Policy, scores: Tensor, costs: Tensor, shares: Tensor, budg
     solution = budget_thresholds(scores, costs, shares, budget)
     spent = at_exits(costs, first_exit(scores, solution)).double()
     error = spent.std(correction=0) / len(spent) ** 0.5
-    return Rule(scorer, solution, float(spent.mean()), float(error))
+    rule = Rule(scorer, solution, float(spent.mean()), float(error))
+    warn_of_ties(rule, costs, budget)
+    return rule
+
+
+def warn_of_ties(rule: Rule, costs: Tensor, budget: float) -> None:
+    """Warns where tied scores keep a rule far below its budget, as samples that tie leave together.
+
+    Args:
+        rule: The rule for `budget`.
+        costs: `[E]` or `[E, N]` of the calibration samples.
+        budget: In the unit of the costs.
+    """
+    low, high = mean_costs(costs)[[0, -1]].tolist()
+    if budget - rule.cost > 0.05 * (high - low) + 3 * rule.cost_se:
+        warnings.warn(
+            f"{rule.scorer.label}: many scores tie (saturated or rounded confidences, or few "
+            "samples), so that less than the budget can be spent",
+            stacklevel=2,
+        )

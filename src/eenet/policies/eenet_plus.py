@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eenet.outputs.evidence import Evidence, along_exits
 from eenet.outputs.exit_outputs import ExitOutputs
-from eenet.policies.base import Policy, Rule
+from eenet.policies.base import Policy, Rule, warn_of_ties
 from eenet.policies.eenet_plus_inputs import CORE, exit_inputs, sample_inputs
 from eenet.policies.nested import NestedFamily, common_thresholds
 from eenet.policies.ridge import CrossFitter
@@ -129,7 +129,9 @@ class EENetPlus(Policy):
 
     def at(self, budget: float) -> Rule:
         """The rule whose common threshold keeps `budget` on the calibration samples."""
-        return self._rule(self.family().threshold(budget))
+        rule = self._rule(self.family().threshold(budget))
+        warn_of_ties(rule, self.calibration_costs, budget)
+        return rule
 
     def family(self) -> NestedFamily:
         """All working points on the calibration samples, sorted once for each calibration."""

@@ -10,7 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from eenet.policies.thresholds import check_budget
+from eenet.outputs.exit_outputs import mean_costs, per_sample
+from eenet.policies.thresholds import ROUNDING, check_budget
 
 
 class NestedFamily:
@@ -25,7 +26,7 @@ class NestedFamily:
         self.scores, self.costs = scores, costs
         self.levels, self._order = scores[:-1].cummax(0).values.flatten().sort()
         self._samples = scores.shape[1]
-        self.mean_costs = costs.mean(1) if costs.dim() == 2 else costs
+        self.mean_costs = mean_costs(costs)
         self.cost = self.climb(costs)
 
     @cached_property
@@ -57,8 +58,7 @@ class NestedFamily:
         return values[0].double().index_add(0, self._order % self._samples, gained)
 
     def _steps(self, values: Tensor) -> Tensor:
-        values = values.double()
-        values = values if values.dim() == 2 else values[:, None].expand(-1, self._samples)
+        values = per_sample(values.double(), self._samples)
         return values.diff(dim=0).flatten()[self._order]
 
     def threshold(self, budget: float) -> float:
@@ -68,7 +68,7 @@ class NestedFamily:
             ValueError: If the budget is out of range.
         """
         budget = check_budget(budget, self.mean_costs)
-        within = int(torch.searchsorted(self.cost, budget * (1 + 1e-9), right=True))
+        within = int(torch.searchsorted(self.cost, budget * (1 + ROUNDING), right=True))
         return self.threshold_after(max(within - 1, 0))  # by rounding not even the first may be
 
     def steps_below(self, threshold: float) -> int:

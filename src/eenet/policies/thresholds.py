@@ -6,6 +6,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from eenet.outputs.exit_outputs import mean_costs
+
+ROUNDING = 1e-9
+"""Relative error that sums of costs may have by rounding, which breaks no budget."""
+_LEAST_SHARE = 1e-12
+"""Share that every exit has, so that each budget can be met by tilting."""
+
 
 def first_exit(scores: Tensor, thresholds: Tensor) -> Tensor:
     """Where each sample leaves: the first exit whose threshold its score reaches, or the last.
@@ -64,7 +71,7 @@ def quota_thresholds(scores: Tensor, shares: Tensor) -> Tensor:
         `[E]` float32; `inf` where nobody leaves, the last one `-inf`.
     """
     exits, samples = scores.shape
-    wanted = (shares.double().cumsum(0) * samples).round().long()
+    wanted = _quotas(shares, samples)
     thresholds = torch.full((exits,), -math.inf, device=scores.device)
     staying = torch.ones(samples, dtype=torch.bool, device=scores.device)
     for k in range(exits - 1):
@@ -72,6 +79,11 @@ def quota_thresholds(scores: Tensor, shares: Tensor) -> Tensor:
         thresholds[k] = _cut(scores[k][staying], max(int(wanted[k]) - left, 0))
         staying &= scores[k] < thresholds[k]
     return thresholds
+
+
+def _quotas(shares: Tensor, samples: int) -> Tensor:
+    """How many samples leave at each exit or before, `[E]` int64."""
+    return (shares.double().cumsum(0) * samples).round().long()
 
 
 def _cut(scores: Tensor, count: int) -> float:
@@ -94,23 +106,41 @@ def _cut(scores: Tensor, count: int) -> float:
 def budget_thresholds(scores: Tensor, costs: Tensor, shares: Tensor, budget: float) -> Tensor:
     """Thresholds `[E]` whose exit distribution is `shares`, tilted until it meets the budget.
 
+    On the samples themselves the budget is never exceeded, however numbers are rounded and
+    whichever scores tie.
+
     Args:
         scores: `[E, N]` of the samples to calibrate on.
         costs: `[E]` or `[E, N]`.
         shares: `[E]`, the exit distribution to start from.
         budget: Average cost to meet, in the unit of `costs`; checked.
     """
-    shares, mean_costs = shares.cpu(), costs.mean(1) if costs.dim() == 2 else costs
+    alike = costs.dim() == 1 or bool((costs == costs[:, :1]).all())
+    samples, means = scores.shape[1], mean_costs(costs).cpu()
+    budget = check_budget(budget, means)
+    shares = shares.cpu().double().clamp_min(_LEAST_SHARE)
 
     def thresholds(strength: float) -> Tensor:
         return quota_thresholds(scores, tilt(shares, strength))
 
-    def cost(strength: float) -> float:
-        if costs.dim() == 2:
-            return float(at_exits(costs, first_exit(scores, thresholds(strength))).mean())
-        return float((tilt(shares, strength) * mean_costs.cpu()).sum())
+    def spent(strength: float) -> float:
+        return float(at_exits(costs, first_exit(scores, thresholds(strength))).double().mean())
 
-    return thresholds(solve_budget(cost, check_budget(budget, mean_costs)))
+    def ideal(strength: float) -> float:
+        return float((tilt(shares, strength) * means).sum())
+
+    def rounded(strength: float) -> float:  # what is spent where all samples cost the same
+        staying = 1 - _quotas(tilt(shares, strength), samples)[:-1].double() / samples
+        return float(means[0] + (staying * means.diff()).sum())
+
+    most = budget * (1 + ROUNDING)
+    strength = solve_budget(ideal, budget)
+    if rounded(strength) > most:
+        strength = solve_budget(rounded, most)
+    least = budget - float(means[-1] - means[0]) / samples
+    if not (alike and least <= spent(strength) <= most):  # only trying tells, and where scores tie
+        strength = solve_budget(spent, most)
+    return thresholds(strength)
 
 
 def solve_budget(cost: Callable[[float], float], budget: float) -> float:

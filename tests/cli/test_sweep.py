@@ -16,6 +16,7 @@ import pytest
 import yaml
 from wandb import wandb_agent
 
+from eenet.cli import main
 from eenet.cli.sweep import sweep
 from eenet.cli.sweep_file import command_of, read_sweep, trials
 
@@ -97,6 +98,23 @@ def test_the_commands_are_those_of_wandb_agent(path, tmp_path, monkeypatch):
             own.append(command_of(config, trial))
         assert own == started[-3:]
         assert len({str(words) for words in own}) == 3
+
+
+def test_values_reach_the_settings_as_they_stand(file, capsys):
+    values = [None, "macs", [1.0, 2.5], [0.5]]
+    parameters = {"data.init_args.costs": {"values": values}}
+    command = ["eenet", "fit", "--config", "conf/outputs/scheduler.yaml", "${args}"]
+    config = read_sweep(change(file, parameters=parameters, command=command))
+    for trial, value in zip(trials(config), values, strict=True):
+        with pytest.raises(SystemExit):
+            main([*command_of(config, trial)[1:], "--print_config"])
+        printed = yaml.safe_load(capsys.readouterr().out)
+        assert printed["data"]["init_args"]["costs"] == value
+    texts = {"a": ["it's", "back\\slash", None, True]}
+    config["command"] = ["${args_no_equals}", "${args_json}"]
+    _, text, whole = command_of(config, texts)
+    assert yaml.safe_load(text) == texts["a"]
+    assert json.loads(whole) == texts
 
 
 class _Processes(dict):

@@ -12,7 +12,9 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from eenet.callbacks.collect import CollectOutputs
 from eenet.callbacks.reproducibility import LastCheckpoint, RunConfig, SeedEpochs
 from eenet.callbacks.results import CurveReport, WriteDecisions
+from eenet.cli.merging import merge_no_init_args
 
+merge_no_init_args()
 STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
 """A parser raises what is wrong, and takes the beginning of an option for a mistake."""
 

@@ -1,6 +1,7 @@
 """W&B's sweep files: which trials they ask for, and the command of each."""
 
 import itertools
+import json
 from collections.abc import Callable
 from inspect import signature
 from math import exp, inf, log
@@ -126,10 +127,18 @@ def _points(name: str, kind: str, settings: dict[str, Any]) -> list[Any]:
 def command_of(config: dict[str, Any], trial: Trial) -> list[str]:
     """The words that `wandb agent` would run for a trial, `${...}` filled in.
 
+    Null, and lists and mappings, are written as in YAML: Python's `None` is a word to it, and so
+    are backslashes in Python's quotes.
+
     Raises:
         ValueError: If the command uses a macro that is not supported, or `${program}` without one.
     """
-    macros = create_sweep_command_args({"args": {k: {"value": v} for k, v in trial.items()}})
+    texts = {
+        name: json.dumps(value) if value is None or isinstance(value, list | dict) else value
+        for name, value in trial.items()
+    }
+    macros = create_sweep_command_args({"args": {x: {"value": v} for x, v in texts.items()}})
+    macros["args_json"] = [json.dumps(trial)]
     macros |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "args_dict": None}
     macros["program"] = [config["program"]] if "program" in config else None
     words: list[str] = []

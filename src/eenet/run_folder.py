@@ -9,6 +9,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from torch import nn
 
+from eenet import data
 from eenet.files import load_part
 from eenet.models import MultiExitNetwork
 from eenet.outputs import ExitOutputs, load_outputs, recost, with_cost_matrix
@@ -113,10 +114,14 @@ class RunFolder:
         return outputs if costs is None else recost(outputs, costs)
 
     def data(self) -> Any:
-        """The data module of stage 1, made from its config."""
+        """The data of stage 1, as a `DataSource` without Lightning where they are eenet's own."""
+        config = self.stage1.config["data"]
+        source = config["class_path"].removeprefix("eenet.data.") + "Source"
+        if hasattr(data, source):
+            return build(data.DataSource, config | {"class_path": f"eenet.data.{source}"})
         from lightning import LightningDataModule
 
-        return build(LightningDataModule, self.stage1.config["data"])
+        return build(LightningDataModule, config)
 
     @property
     def budget_unit(self) -> Any:
@@ -155,6 +160,12 @@ def build(kind: Any, config: Any) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--it", type=kind)
     return parser.instantiate(parser.parse_object({"it": config})).it
+
+
+def loggers_of(trainer: Any) -> list[Any]:
+    """The loggers in a trainer's config, of which one may stand without a list."""
+    loggers = trainer["logger"]
+    return loggers if isinstance(loggers, list) else [loggers]
 
 
 def difference(old: Any, new: Any, path: str = "") -> str:

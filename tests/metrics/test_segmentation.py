@@ -3,8 +3,8 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from eenet.metrics import BudgetCurve
-from eenet.metrics.segmentation import MeanIoU, confusion_counts, mean_iou
+from eenet.metrics import BudgetCurve, MeanIoU
+from eenet.metrics.segmentation import confusion_counts, mean_iou
 
 
 def test_a_hand_computed_image():

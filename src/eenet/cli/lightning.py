@@ -9,12 +9,19 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from eenet import data, models, modules, policies
 from eenet.callbacks.collect import CollectOutputs
 from eenet.callbacks.reproducibility import LastCheckpoint, RunConfig, SeedEpochs
 from eenet.callbacks.results import CurveReport, WriteDecisions
 from eenet.cli.merging import merge_no_init_args
+from eenet.run_folder import loggers_of
 
 merge_no_init_args()
+# A class may be named without its package: jsonargparse looks among those that are imported.
+for _package in (data, models, modules, policies):
+    for _name in _package.__all__:
+        getattr(_package, _name)
+
 STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
 """A parser raises what is wrong, and takes the beginning of an option for a mistake."""
 
@@ -87,12 +94,6 @@ class EENetCLI(LightningCLI):
                     "Run `fit` first, or give --ckpt_path."
                 )
             config.ckpt_path = str(best)
-
-
-def loggers_of(trainer: Any) -> list[Any]:
-    """The loggers in a trainer's config, of which one may stand without a list."""
-    loggers = trainer["logger"]
-    return loggers if isinstance(loggers, list) else [loggers]
 
 
 def refuse_ways_out(config: Namespace) -> None:

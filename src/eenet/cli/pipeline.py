@@ -18,9 +18,9 @@ import yaml
 from jsonargparse import ActionParser, ArgumentParser, Namespace
 
 from eenet.cli.checks import check_config, check_stages
-from eenet.cli.lightning import STRICT, loggers_of, stage_parser
+from eenet.cli.lightning import STRICT, stage_parser
 from eenet.files import sha256, write_text
-from eenet.run_folder import difference
+from eenet.run_folder import difference, loggers_of
 
 # What may change without making a finished stage stale.
 _INCIDENTAL = (

@@ -13,14 +13,14 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from eenet.data.image_folder import NORMALISE
-from eenet.data.splits import Items, Split, SplitDataModule, split_indices
+from eenet.data.splits import DataSource, Items, Split, split_indices
 
 CLASSES = [c for c in datasets.Cityscapes.classes if 0 <= c.train_id < 255]
 _TRAIN_IDS = torch.full((256,), 255)
 _TRAIN_IDS[[c.id for c in CLASSES]] = torch.tensor([c.train_id for c in CLASSES])
 
 
-class Cityscapes(SplitDataModule):
+class CityscapesSource(DataSource):
     """Street scenes with fine labels of 19 classes; pixels of no class are 255.
 
     Batches are `(images [B, 3, h, w] float32, labels [B, H, W] int64)`, normalised by ImageNet's
@@ -35,7 +35,7 @@ class Cityscapes(SplitDataModule):
         val_from: Folder of the val and cal splits; "train" holds `val_size` out, "val" is taken.
         test_from: Which folder is the test split.
         val_size: Images held out for validation with `val_from="train"`.
-        **settings: Those of `SplitDataModule`.
+        **settings: Those of `DataSource`.
 
     Raises:
         FileNotFoundError: At set-up, if `root` is not laid out so.

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from torchvision import datasets, tv_tensors
 from torchvision.transforms import v2
 
-from eenet.data.splits import Items, Split, SplitDataModule
+from eenet.data.splits import DataSource, Items, Split
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 """Of ImageNet's pixels per channel, on [0, 1]."""
@@ -19,7 +19,7 @@ _TO_FLOAT = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=
 NORMALISE = v2.Compose([v2.ToImage(), _TO_FLOAT, v2.Normalize(MEAN, STD)])
 
 
-class ImageFolder(SplitDataModule):
+class ImageFolderSource(DataSource):
     """Images in `ROOT/train/CLASS/` and `ROOT/val/CLASS/`, or simply in `ROOT/CLASS/`.
 
     The first is how ImageNet is usually laid out. Its test labels are not public; papers report on
@@ -34,7 +34,7 @@ class ImageFolder(SplitDataModule):
         num_classes: Number of classes; by default as many as there are folders.
         image_size: Height and width S that the network gets.
         resize: Shorter side before the central crop.
-        **settings: Those of `SplitDataModule`.
+        **settings: Those of `DataSource`.
 
     Raises:
         FileNotFoundError: At set-up, if a folder is missing.

@@ -11,10 +11,10 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from eenet.data.splits import split_indices
 from eenet.data.tables import read_table
-from eenet.data.tensor_images import TensorImageDataModule
+from eenet.data.tensor_images import TensorImageSource
 
 
-class Digits(TensorImageDataModule):
+class DigitsSource(TensorImageSource):
     """The 1,797 handwritten digits (8 x 8, grey, 10 classes) inside scikit-learn.
 
     They come from the test set of the UCI "Optical Recognition of Handwritten Digits" (Alpaydin
@@ -25,7 +25,7 @@ class Digits(TensorImageDataModule):
         val_size: Samples held out for validation.
         crop_padding: Training images are shifted by up to this many pixels.
         batch_size: Samples per training batch.
-        **settings: Those of `TensorImageDataModule`.
+        **settings: Those of `TensorImageSource`.
     """
 
     num_classes = 10
@@ -54,7 +54,7 @@ class Digits(TensorImageDataModule):
         return (images[rest], labels[rest]), (images[test], labels[test])
 
 
-class SmallImages(TensorImageDataModule):
+class SmallImagesSource(TensorImageSource):
     """A torchvision image set, or the same in the hub's parquet form.
 
     Args:
@@ -63,7 +63,7 @@ class SmallImages(TensorImageDataModule):
         hub_id: Name on the Hugging Face hub to read instead of `root`.
         download: Whether torchvision may download into `root` what is missing.
         val_size: Samples held out of the official training set for validation.
-        **settings: Those of `TensorImageDataModule`.
+        **settings: Those of `TensorImageSource`.
 
     Raises:
         FileNotFoundError: At set-up, if `root` holds neither form, or damaged files.
@@ -123,7 +123,7 @@ class SmallImages(TensorImageDataModule):
             ) from error
 
 
-class FashionMNIST(SmallImages):
+class FashionMNISTSource(SmallImagesSource):
     """Fashion-MNIST: 28 x 28, grey, 10 classes, 60,000 + 10,000 (Xiao et al. 2017)."""
 
     num_classes = 10
@@ -133,7 +133,7 @@ class FashionMNIST(SmallImages):
     torchvision_class = torchvision.datasets.FashionMNIST
 
 
-class CIFAR10(SmallImages):
+class CIFAR10Source(SmallImagesSource):
     """CIFAR-10: 32 x 32, colour, 10 classes, 50,000 + 10,000 (Krizhevsky 2009)."""
 
     num_classes = 10
@@ -142,7 +142,7 @@ class CIFAR10(SmallImages):
     torchvision_class = torchvision.datasets.CIFAR10
 
 
-class CIFAR100(SmallImages):
+class CIFAR100Source(SmallImagesSource):
     """CIFAR-100: 32 x 32, colour, 100 classes, 50,000 + 10,000 (Krizhevsky 2009)."""
 
     num_classes = 100

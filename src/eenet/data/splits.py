@@ -1,10 +1,9 @@
-"""The split contract of every data module, and disjoint random splits with fixed seeds."""
+"""The contract of every data source, and disjoint random splits with fixed seeds."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import lightning as L
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -15,8 +14,11 @@ from eenet.seeding import epoch_seed
 Split = Literal["train", "val", "cal", "test"]
 
 
-class SplitDataModule(L.LightningDataModule, ABC):
-    """Base of the data modules: named splits, and one that `predict` reads.
+class DataSource(ABC):
+    """Base of all data: named splits, and one that `predict` reads.
+
+    It knows nothing of Lightning: `eenet predict` and `eenet report` read and encode without it.
+    `SplitDataModule` makes a LightningDataModule of a source.
 
     Train is for stage 1. Validation selects its checkpoint and is the only split the scheduler
     is fitted on. Calibration is optional and untouched by both. Test is used once. A subclass says
@@ -35,6 +37,8 @@ class SplitDataModule(L.LightningDataModule, ABC):
 
     num_classes: int
     class_names: list[str] | None = None
+    trainer: Any = None
+    """Lightning's, where one trains."""
 
     def __init__(
         self,

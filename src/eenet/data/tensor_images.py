@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 from torchvision.transforms.v2.functional import normalize, pil_to_tensor
 
-from eenet.data.splits import Split, SplitDataModule
+from eenet.data.splits import DataSource, Split
 
 
-class TensorImageDataModule(SplitDataModule):
+class TensorImageSource(DataSource):
     """Base of in-memory image sets; a subclass says how to `load` its training and test images.
 
     Batches are `(images [B, C, H, W] float32, labels [B] int64)` after the transfer to the device,
@@ -25,7 +25,7 @@ class TensorImageDataModule(SplitDataModule):
         val_size: Samples held out for validation.
         crop_padding: Training images are shifted by up to this many pixels each way.
         flip: Whether training images are mirrored with probability 1/2.
-        **settings: Those of `SplitDataModule`.
+        **settings: Those of `DataSource`.
     """
 
     mean: tuple[float, ...]

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eenet.data.sentences import Sentences, require_known, tokenise
-from eenet.data.splits import Split, SplitDataModule
+from eenet.data.splits import DataSource, Split
 from eenet.data.tables import column_of, is_one_table, read_table, texts_of
 from eenet.extras import require
 
 
-class TextClassification(SplitDataModule):
+class TextClassificationSource(DataSource):
     """Sentences with a class each, tokenised once (cached on disk), in memory as one flat tensor.
 
     Batches are `({"input_ids", "attention_mask"}, labels)`: int64 `[B, T]`, `[B, T]` and `[B]`,
@@ -38,7 +38,7 @@ class TextClassification(SplitDataModule):
         label_names: The C names in the order of the classes. Without them, labels other than
             0 ... C - 1 (names, or stars from 1 to 5) are classes in sorted order.
         max_length: Tokens at which a sentence is cut, special ones included.
-        **settings: Those of `SplitDataModule`.
+        **settings: Those of `DataSource`.
 
     Raises:
         ModuleNotFoundError: At set-up, if transformers is not installed.

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 
 def confusion_counts(prediction: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -29,11 +28,3 @@ def mean_iou(confusion: Tensor) -> Tensor:
     counts = confusion.double()
     hits, labelled = counts.diagonal(dim1=-2, dim2=-1), counts.sum(-1)
     return (hits / (labelled + counts.sum(-2) - hits)).where(labelled > 0, torch.nan).nanmean(-1)
-
-
-class MeanIoU(MulticlassConfusionMatrix):
-    """`mean_iou` of all pixels seen: torchmetrics' confusion counts, exact over processes."""
-
-    def compute(self) -> Tensor:
-        """The mean IoU, a scalar."""
-        return mean_iou(self.confmat).float()

@@ -1,7 +1,5 @@
 """The two LightningModules: multi-exit training and policy fitting."""
 
-from eenet.modules.multi_exit import MultiExitModule, SegmentationModule
-from eenet.modules.optim import WarmupCosine
-from eenet.modules.scheduler import SchedulerModule
+from lazy_loader import attach_stub
 
-__all__ = ["MultiExitModule", "SchedulerModule", "SegmentationModule", "WarmupCosine"]
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

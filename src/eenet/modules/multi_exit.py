@@ -9,7 +9,8 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from eenet.files import load_part
-from eenet.metrics.segmentation import MeanIoU, confusion_counts, mean_iou
+from eenet.metrics import MeanIoU
+from eenet.metrics.segmentation import confusion_counts, mean_iou
 from eenet.models import MultiExitNetwork
 from eenet.modules import losses
 from eenet.modules.optim import StageModule, training_progress

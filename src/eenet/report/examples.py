@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from eenet.data.cityscapes import CLASSES, Cityscapes
+from eenet.data.cityscapes import CLASSES, CityscapesSource
 from eenet.data.image_folder import MEAN, STD
 from eenet.modules.losses import at_pixels
 from eenet.outputs import ExitOutputs
@@ -84,7 +84,7 @@ def _images(
     if outputs.labels is not None and not torch.equal(y.long(), outputs.labels[positions]):
         raise ValueError("the test data have other labels than when the outputs were collected")
     samples: list[dict[str, Any]] = [{"image": _picture(image)} for image in x]
-    if isinstance(data, Cityscapes):
+    if isinstance(data, CityscapesSource):
         net = run.network().eval()
         with torch.inference_mode():
             for sample, image, labels in zip(samples, x, y, strict=True):

@@ -3,16 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
-
-from eenet.cli.lightning import loggers_of
 from eenet.files import write_text
 from eenet.plotting.style import save_figure
 from eenet.report.examples import choose, examples
 from eenet.report.figures import figures
 from eenet.report.numbers import Run, report_data
 from eenet.report.page import page
-from eenet.run_folder import RunFolder, build, difference
+from eenet.run_folder import RunFolder, build, difference, loggers_of
 
 
 def write_report(folders: list[str], output: Path) -> Path:
@@ -55,6 +52,8 @@ def log_to_wandb(folder: str, figures: Path) -> None:
     Raises:
         ValueError: If it logged to none.
     """
+    from lightning.pytorch.loggers import Logger
+
     for config in loggers_of(RunFolder(folder).stage2.config["trainer"]):
         if "WandbLogger" in str(config):
             config["init_args"]["save_dir"] = f"{folder}/stage2"

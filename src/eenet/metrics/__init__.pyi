@@ -1,0 +1,15 @@
+from .accumulators import BudgetCurve as BudgetCurve
+from .accumulators import MeanIoU as MeanIoU
+from .bounds import mixture_curve as mixture_curve
+from .bounds import oracle_curve as oracle_curve
+from .bounds import random_curve as random_curve
+from .bounds import share_closed as share_closed
+from .bounds import stopping_curves as stopping_curves
+from .curve import Curve as Curve
+from .curve import curve_from_sums as curve_from_sums
+from .curve import exit_sums as exit_sums
+from .curve_maths import Difference as Difference
+from .curve_maths import area as area
+from .curve_maths import budget_at as budget_at
+from .curve_maths import paired_difference as paired_difference
+from .curve_maths import quality_at as quality_at

@@ -1,0 +1,4 @@
+from .multi_exit import MultiExitModule as MultiExitModule
+from .multi_exit import SegmentationModule as SegmentationModule
+from .optim import WarmupCosine as WarmupCosine
+from .scheduler import SchedulerModule as SchedulerModule

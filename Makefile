@@ -45,7 +45,6 @@ lint: install  ## ruff and mypy
 	$(BIN)/mypy
 
 docs: install  ## Build the documentation site in site/; a warning is an error
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: install  ## Format the code

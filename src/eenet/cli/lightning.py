@@ -25,6 +25,15 @@ for _package in (data, models, modules, policies):
 STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
 """A parser raises what is wrong, and takes the beginning of an option for a mistake."""
 
+_WHAT = {
+    "fit": "Train a network (stage 1), or fit policies on exit outputs (stage 2).",
+    "validate": "Compute the validation metrics of a stage's best checkpoint.",
+    "test": "Compute the test metrics of a network, or the curve of fitted policies.",
+    "predict": "Write the exit outputs of a network, or where each sample leaves. To get answers "
+    "for images or texts from a finished pipeline: eenet predict RUN_DIR.",
+}
+"""What the subcommands do."""
+
 
 class EENetCLI(LightningCLI):
     """LightningCLI with eenet's defaults: everything a run writes lies in one folder.
@@ -49,7 +58,7 @@ class EENetCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             trainer_defaults={"callbacks": [kind() for kind in callbacks]},
-            parser_kwargs={**STRICT, **dict.fromkeys(self.subcommands(), STRICT)},
+            parser_kwargs=STRICT | {x: STRICT | {"description": y} for x, y in _WHAT.items()},
             args=args,
             run=run,
         )
@@ -113,7 +122,7 @@ def refuse_ways_out(config: Namespace) -> None:
 
 def stage_parser() -> LightningArgumentParser:
     """A parser of the config of one stage, the same that `eenet fit` takes."""
-    parser = LightningArgumentParser(**STRICT)
+    parser = LightningArgumentParser(description=None, **STRICT)
     parser.add_argument("--seed_everything", type=bool | int, default=0, help="Seed.")
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)

@@ -15,7 +15,7 @@ _adapt = _hints.adapt_typehints
 
 def _drop_init_args(parser: Any, previous: Any, value: Any) -> None:
     """Drops the settings of a class that another one replaces."""
-    if previous and "init_args" in previous:
+    if previous and previous.get("class_path") and "init_args" in previous:
         before, now = (_hints.import_object(x["class_path"]) for x in (previous, value))
         if before is not now:  # one class may go by several paths
             previous["init_args"] = type(previous["init_args"])()

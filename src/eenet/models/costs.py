@@ -15,25 +15,22 @@ from eenet.models.base import batch_size
 
 
 class ExitCosts(NamedTuple):
-    """Cumulative costs of answering at each of E exits, heads passed on the way included.
-
-    Args:
-        macs: Multiply-accumulate operations per sample.
-        params: Parameters needed.
-        ms: Median latency of a batch in milliseconds.
-        batch_size: Batch size of the latency.
-        device: Device of the latency.
-        threads: CPU threads of the latency.
-        joules: Energy per sample, where the device counts it (`eenet.models.energy`).
-    """
+    """Cumulative costs of answering at each of E exits, heads passed on the way included."""
 
     macs: list[float]
+    """Multiply-accumulate operations per sample."""
     params: list[int]
+    """Parameters needed."""
     ms: list[float]
+    """Median latency of a batch in milliseconds."""
     batch_size: int
+    """Batch size of the latency."""
     device: str
+    """Device of the latency."""
     threads: int
+    """CPU threads of the latency."""
     joules: list[float] | None = None
+    """Energy per sample, where the device counts it (`eenet.models.energy`)."""
 
 
 def measure_costs(net: MultiExitNetwork, x: Any, warmup: int = 3, repeats: int = 20) -> ExitCosts:
@@ -82,14 +79,11 @@ def count_macs(net: MultiExitNetwork, x: Any) -> list[float]:
 
 
 class LatencyProfile(NamedTuple):
-    """How long the exits take on one device, at several batch sizes.
-
-    Args:
-        times: For each batch size, in increasing order, milliseconds from the input to the logits
-            of each exit in each of R passes, `[R, E]` float64.
-    """
+    """How long the exits take on one device, at several batch sizes."""
 
     times: dict[int, torch.Tensor]
+    """For each batch size, in increasing order, milliseconds from the input to the logits of each
+    exit in each of R passes, `[R, E]` float64."""
 
     def exit_ms(self, batch_size: int, q: float = 0.5) -> torch.Tensor:
         """Quantile `q` of the milliseconds to each exit for a whole batch, `[E]` float64."""

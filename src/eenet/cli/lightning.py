@@ -122,7 +122,7 @@ def refuse_ways_out(config: Namespace) -> None:
 
 def stage_parser() -> LightningArgumentParser:
     """A parser of the config of one stage, the same that `eenet fit` takes."""
-    parser = LightningArgumentParser(description=None, **STRICT)
+    parser = LightningArgumentParser(description="", **STRICT)
     parser.add_argument("--seed_everything", type=bool | int, default=0, help="Seed.")
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)

@@ -3,12 +3,15 @@ import io
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, Image
+from datasets import ClassLabel, Dataset, Features, Image, Value
+from lightning import Trainer
 from PIL import Image as PILImage
 
 from eenet.data import CIFAR10, CIFAR100, Digits
 from eenet.data.splits import split_indices
 from eenet.data.tensor_images import mirror, shift
+from eenet.models import CifarResNet
+from eenet.modules import MultiExitModule
 
 
 def test_splits_are_disjoint_complete_and_fixed():
@@ -99,6 +102,59 @@ def test_the_hubs_parquet_form_is_read(tmp_path, make, column):
     assert data.class_names == NAMES
     assert labels.tolist() == [0, 1, 2, 3, 4]
     assert len(data._splits["train"]) == 8
+
+
+def test_other_forms_of_the_pixels_are_read_rightly(tmp_path):
+    rng = np.random.default_rng(0)
+    colors = rng.integers(0, 2, (12, 32, 32, 1), np.uint8) * np.uint8([50, 100, 150])
+    for split in ("train", "test"):
+        images = []
+        for values in colors:
+            image = PILImage.fromarray(values).convert("P", palette=PILImage.Palette.ADAPTIVE)
+            image.save(buffer := io.BytesIO(), "PNG")
+            images.append({"bytes": buffer.getvalue(), "path": None})
+        columns = {"img": images, "label": [n % 10 for n in range(12)]}
+        names = ClassLabel(names=NAMES if split == "train" else NAMES[::-1])
+        for label in (Value("int64"), names):
+            folder = tmp_path / type(label).__name__
+            folder.mkdir(exist_ok=True)
+            features = Features({"img": Image(), "label": label})
+            Dataset.from_dict(columns, features).to_parquet(folder / f"{split}.parquet")
+    data = CIFAR10(root=str(tmp_path / "Value"), val_size=4)
+    data.setup()
+    assert torch.equal(data._splits["test"].tensors[0], torch.from_numpy(colors).movedim(3, 1))
+    with pytest.raises(ValueError, match=r"train names the classes \['kind 0'.*, but test"):
+        CIFAR10(root=str(tmp_path / "ClassLabel"), val_size=4).setup()
+    with pytest.raises(ValueError, match=r"test_size=0\.2: these data have a test set"):
+        CIFAR10(test_size=0.2)
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true", "64-true"])
+def test_batches_have_the_precision_of_the_trainer(precision):
+    module = MultiExitModule(CifarResNet(depth=8, exits=[1, 3], in_channels=1))
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    options |= {"enable_model_summary": False, "max_epochs": 1, "accelerator": "cpu"}
+    trainer = Trainer(**options, precision=precision, limit_train_batches=2, limit_val_batches=1)
+    trainer.fit(module, data := Digits())
+    for batch in trainer.predict(module, data):
+        assert torch.isfinite(batch["logits"]).all()
+
+
+def test_a_few_batches_can_be_overfitted():
+    seen = []
+
+    class Module(MultiExitModule):
+        def training_step(self, batch, batch_idx):
+            seen.append(batch[1])
+            return super().training_step(batch, batch_idx)
+
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    options |= {"enable_model_summary": False, "max_epochs": 2, "accelerator": "cpu"}
+    trainer = Trainer(**options, overfit_batches=2)
+    trainer.fit(Module(CifarResNet(depth=8, exits=[1, 3], in_channels=1)), Digits())
+    assert [len(labels) for labels in seen] == [64] * 4
+    assert torch.equal(torch.cat(seen[:2]), torch.cat(seen[2:]))
+    assert len(torch.cat(seen[:2]).unique()) == 10
 
 
 def test_data_that_is_not_there_is_named(tmp_path):

@@ -5,23 +5,26 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DistributedSampler, SequentialSampler
 
 from eenet.seeding import epoch_seed
 
 _POOL = 50
 
 
-class Batches(DistributedSampler[list[int]]):
+class Batches(DistributedSampler[list[int]], SequentialSampler):
     """Batches of indices for `DataLoader(data, batch_size=None, sampler=...)`.
+
+    Lightning puts samplers of single indices in the place of any that are not of these two types.
 
     In order: each process takes one contiguous part, and all cut theirs into the same number of
     batches. So no sample counts twice, where torch's `DistributedSampler` repeats some to fill up
     the last round, and no process waits for a batch that another does not have.
 
     Shuffled: another order each epoch, by the seed and the epoch alone, so that a resumed run goes
-    on as an uninterrupted one. What fills no batch is left out, each epoch something else. With
-    `lengths`, pools of 50 batches are sorted by length before they are cut, which saves padding.
+    on as an uninterrupted one (one order while Lightning overfits a few batches). What fills no
+    batch is left out, each epoch something else. With `lengths`, pools of 50 batches are sorted by
+    length before they are cut, which saves padding.
 
     Args:
         size: Number of samples.
@@ -39,6 +42,7 @@ class Batches(DistributedSampler[list[int]]):
         super().__init__(range(size), world, rank, shuffle)  # type: ignore[arg-type]
         self.size, self.batch_size, self.lengths = size, batch_size, lengths
         self.epoch = trainer.current_epoch if trainer else 0
+        self.same = bool(getattr(trainer, "overfit_batches", 0))
         share, rest = divmod(size, world)
         self.start, self.stop = (r * share + min(r, rest) for r in (rank, rank + 1))
 
@@ -48,12 +52,13 @@ class Batches(DistributedSampler[list[int]]):
             return max(1, share // self.batch_size)
         return -(-self.size // (self.num_replicas * self.batch_size))
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[int]]:  # type: ignore[override]
         if not self.shuffle:
             part = torch.arange(self.start, self.stop)
             yield from (batch.tolist() for batch in part.tensor_split(len(self)))
             return
-        generator = torch.Generator().manual_seed(epoch_seed(self.epoch) % 2**63)
+        epoch = 0 if self.same else self.epoch
+        generator = torch.Generator().manual_seed(epoch_seed(epoch) % 2**63)
         count = min(len(self) * self.batch_size, self.size // self.num_replicas) * self.num_replicas
         order = torch.randperm(self.size, generator=generator)[:count]
         batches = list(torch.split(order[self.rank :: self.num_replicas], self.batch_size))

@@ -1,6 +1,8 @@
 """Image folders of any size, ImageNet above all: decoded and augmented in worker processes."""
 
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,38 +10,52 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision import datasets, tv_tensors
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from eenet.data.decode import (
+    UnreadableImage,
+    decode,
+    image_files,
+    printable,
+    readable,
+    visible,
+    warn_left_out,
+)
 from eenet.data.splits import DataSource, Items, Split
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 """Of ImageNet's pixels per channel, on [0, 1]."""
 _TO_FLOAT = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
 NORMALISE = v2.Compose([v2.ToImage(), _TO_FLOAT, v2.Normalize(MEAN, STD)])
+_SPLITS: dict[str, Split] = {"train": "train", "training": "train", "test": "test"}
+_SPLITS |= {"testing": "test", "val": "val", "valid": "val", "validation": "val"}
 
 
 class ImageFolderSource(DataSource):
-    """Images in `ROOT/train/CLASS/` and `ROOT/val/CLASS/`, or simply in `ROOT/CLASS/`.
+    """Images in `ROOT/CLASS/`, or in `ROOT/train/CLASS/` with `ROOT/val`, `ROOT/test` or both.
 
-    The first is how ImageNet is usually laid out. Its test labels are not public; papers report on
-    its validation set, so `val/` is "test" here and the validation split is held out of `train/`.
-    In the second, test too is held out: `test_size` says how much. Batches are
-    `(images [B, 3, S, S] float32, labels [B] int64)`, normalised by ImageNet's mean and standard
-    deviation. Training images are a random crop, mirrored at random (He et al. 2016, section 3.4,
-    with the crops of torchvision's recipes); all others the central crop.
+    A split of size 0 is the folder of its name; others are held out of the training images. With a
+    `val_size`, val is the test split where there is no folder test, as papers use ImageNet, whose
+    test labels are secret. A folder that would not be read is refused.
+
+    Batches are `(images [B, 3, S, S] float32, labels [B] int64)`, decoded as `decode` says and
+    normalised by ImageNet's mean and standard deviation. Training images are a random crop,
+    mirrored at random (He et al. 2016, section 3.4, with the crops of torchvision's recipes); all
+    others the central crop.
 
     Args:
         root: The folder.
         num_classes: Number of classes; by default as many as there are folders.
         image_size: Height and width S that the network gets.
         resize: Shorter side before the central crop.
+        skip_unreadable: Leave out images that cannot be read; each is decoded once at set-up.
         **settings: Those of `DataSource`.
 
     Raises:
-        FileNotFoundError: At set-up, if a folder is missing.
-        ValueError: At set-up, if the classes of the folders differ or are not `num_classes`, or
-            there is nothing to test on.
+        FileNotFoundError: At set-up, if a folder is missing or a class has no image.
+        ValueError: At set-up, if the classes of the folders differ or are not `num_classes`, a
+            split has neither a folder nor a size, or both. While reading, if an image is damaged.
     """
 
     def __init__(
@@ -48,56 +64,123 @@ class ImageFolderSource(DataSource):
         num_classes: int | None = None,
         image_size: int = 224,
         resize: int = 256,
+        skip_unreadable: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.root, self.given_classes = root, num_classes
+        self.root, self.given_classes, self.skip_unreadable = root, num_classes, skip_unreadable
         crop = v2.RandomResizedCrop(image_size)
         self._augmented = v2.Compose([crop, v2.RandomHorizontalFlip(), NORMALISE])
         self._plain = v2.Compose([v2.Resize(resize), v2.CenterCrop(image_size), NORMALISE])
 
     def read(self) -> dict[Split, Dataset[Any]]:
         """Lists and divides the files."""
-        rest = self._folder("train", self._plain)
-        parts = self.parts(len(rest))
-        test = rest if "test" in parts else self._folder("val", self._plain)
-        self.class_names, self.num_classes = rest.classes, len(rest.classes)
-        if rest.classes != test.classes or self.given_classes not in (None, self.num_classes):
+        folders = _layout(Path(self.root))
+        sources = self._sources(folders)
+        names = [path.name for path in _folders(folders["train"])]
+        self.class_names, self.num_classes = [printable(name) for name in names], len(names)
+        if len(names) < 2 or self.given_classes not in (None, len(names)):
             raise ValueError(
-                f"num_classes={self.given_classes}: {self.root}/train has {len(rest.classes)} "
-                f"classes and {self.root}/val {len(test.classes)}; they must be the same and as "
-                "many as num_classes"
+                f"num_classes={self.given_classes}: {folders['train']} has {len(names)} classes, "
+                f"{self.class_names}; there must be at least 2, and as many as num_classes"
             )
-        return {"test": Items(test), **{name: Items(rest, i) for name, i in parts.items()}}
+        rest = self._images(folders["train"], names)
+        splits: dict[Split, Any] = {s: Items(rest, i) for s, i in self.parts(len(rest)).items()}
+        return splits | {s: Items(self._images(folders[f], names)) for s, f in sources.items()}
 
     def dataset(self, split: Split, training: bool) -> Dataset[Any]:
         """A split, augmented when `training`."""
         data: Any = super().dataset(split, training)
-        return Items(self._folder("train", self._augmented), data.index) if training else data
+        if training:
+            return Items(replace(data.data, transform=self._augmented), data.index)
+        return data  # type: ignore[no-any-return]
 
-    def encode(self, raw: Sequence[Image.Image]) -> Tensor:
-        """Images of any size and colour as the network takes them, `[B, 3, S, S]` float32."""
-        return torch.stack([self._plain(image.convert("RGB")) for image in raw])
+    def encode(self, raw: Sequence[str | Path | Image.Image]) -> Tensor:
+        """Images, or their files, as the network takes them, `[B, 3, S, S]` float32."""
+        return torch.stack([self._plain(decode(image)) for image in raw])
 
-    def _folder(self, name: str, transform: v2.Transform) -> Any:
-        path = root = Path(self.root)
-        if (root / "train").is_dir() or not any(root.glob("*/")):
-            path = root / name
-        elif name == "val":
+    def _sources(self, folders: dict[Split, Path]) -> dict[Split, Split]:
+        """The splits that have a folder of their own, and the folder's name."""
+        sizes: dict[Split, float] = {"val": self.sizes["val"], "test": self.sizes.get("test", 0)}
+        sources = {split: split for split, size in sizes.items() if not size}
+        if sources == {"test": "test"} and "test" not in folders:
+            sources["test"] = "val"
+        for split, name in sources.items():
+            if name not in folders:
+                raise ValueError(
+                    f"{split}_size=0: {self.root} has no folder {split} with one folder per class; "
+                    f"give the samples, or the fraction, to hold out for {split}"
+                )
+        unread = [name for name in sizes if name in folders and name not in sources.values()]
+        if unread:
             raise ValueError(
-                f"test_size=0: {root} has no folder train or val but one per class; give the "
-                "samples, or the fraction, to hold out for test"
+                f"{', '.join(f'{name}_size={sizes[name]}' for name in unread)}: {self.root} has a "
+                f"folder of its own for {' and '.join(unread)}; set the size to 0 to use it, or "
+                "move it elsewhere to hold samples of train out"
             )
-        if not path.is_dir():
-            raise FileNotFoundError(
-                f"root={self.root!r} must hold one folder per class, or the folders train and val "
-                f"with those; {path} does not exist"
+        return sources
+
+    def _images(self, folder: Path, classes: list[str]) -> "_Images":
+        names = [path.name for path in _folders(folder)]
+        if names != classes:
+            raise ValueError(
+                f"{folder} must have the classes of train: it lacks "
+                f"{sorted({*classes} - {*names})} and has {sorted({*names} - {*classes})} besides"
             )
-        return datasets.ImageFolder(str(path), transform, loader=_open)
+        files = image_files(folder)
+        if self.skip_unreadable:
+            files = readable(folder, files, self.num_workers)
+        of_class: dict[str, list[str]] = {name: [] for name in classes}
+        loose: list[str] = []
+        for file in files:
+            name, *below = os.path.relpath(file, folder).split(os.sep)
+            (of_class[name] if below else loose).append(file)
+        warn_left_out(folder, loose, "lie beside the folders of the classes")
+        if empty := [name for name, images in of_class.items() if not images]:
+            raise FileNotFoundError(f"{folder}: there is no image in the folders {empty}")
+        labels = [number for number, name in enumerate(classes) for _ in of_class[name]]
+        return _Images([file for name in classes for file in of_class[name]], labels, self._plain)
 
 
-def _open(path: str) -> Image.Image:
-    try:
-        return Image.open(path).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): replace or remove it") from error
+@dataclass
+class _Images(Dataset[tuple[Tensor, int]]):
+    files: list[str]
+    labels: list[int]
+    transform: v2.Transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        try:
+            return self.transform(decode(self.files[index])), self.labels[index]
+        except UnreadableImage as error:
+            raise UnreadableImage(f"{error}, or set skip_unreadable=true") from error
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(p for p in path.iterdir() if p.is_dir() and visible(p.name))
+
+
+def _layout(root: Path) -> dict[Split, Path]:
+    """The folders of the splits; all is "train" where the root holds the classes themselves.
+
+    Which it is, a class called "train" leaves open. Splits have folders in them, and beside them
+    either another split or nothing else.
+    """
+    inside = _folders(root) if root.is_dir() else []
+    named = [path for path in inside if path.name.lower() in _SPLITS]
+    found = [path for path in named if _folders(path)]
+    layout = {_SPLITS[path.name.lower()]: path for path in found}
+    if not inside or (len(named) == len(inside) and "train" not in layout):
+        raise FileNotFoundError(
+            f"root={str(root)!r} must hold one folder per class, or the folders train, val and "
+            "test with those"
+        )
+    if "train" not in layout or (len(layout) == 1 and len(named) < len(inside)):
+        return {"train": root}
+    if len(layout) < len(found):
+        raise ValueError(f"root={str(root)!r} has several folders for a split: {found}")
+    unlabelled = [str(path) for path in named if path not in found]
+    warn_left_out(root, unlabelled, "have no folders of classes in them")
+    return layout

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from eenet.data.decode import decode
 from eenet.data.splits import split_indices
 from eenet.data.tables import read_table
 from eenet.data.tensor_images import TensorImageSource
@@ -111,12 +112,20 @@ class SmallImagesSource(TensorImageSource):
         table = read_table(source, split)
         image_column = _first_of(table.column_names, ("img", "image"))
         label_column = _first_of(table.column_names, self.label_columns)
-        self.class_names = getattr(table.features[label_column], "names", None)
-        table = table.cast_column(image_column, Image())
+        names = getattr(table.features[label_column], "names", None)
+        if split == "test" and names != self.class_names:
+            raise ValueError(
+                f"{source}: train names the classes {self.class_names}, but test names them {names}"
+            )
+        self.class_names = names
+        table, mode = table.cast_column(image_column, Image()), self.mode
         try:
-            images = torch.stack([pil_to_tensor(image) for image in table[image_column]])
-            return images, torch.tensor(list(table[label_column]), dtype=torch.int64)
-        except (RuntimeError, TypeError, ValueError, OSError, SyntaxError) as error:
+            images = [pil_to_tensor(decode(x).convert(mode)) for x in table[image_column]]
+            labels = list(table[label_column])
+            if wrong := [label for label in labels if not isinstance(label, int)]:
+                raise ValueError(f"the label {wrong[0]!r} is no whole number")
+            return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
+        except Exception as error:  # Pillow raises nearly every type there is
             raise ValueError(
                 f"{source}: an image or label of {split} is missing, damaged, or of another form "
                 f"than the rest ({error})"

@@ -37,6 +37,7 @@ class DataSource(ABC):
 
     num_classes: int
     class_names: list[str] | None = None
+    has_test_set = False  # else a `test_size` is refused
     trainer: Any = None
     """Lightning's, where one trains."""
 
@@ -53,6 +54,8 @@ class DataSource(ABC):
     ) -> None:
         super().__init__()
         self.sizes = {"val": val_size, "cal": cal_size}
+        if test_size and self.has_test_set:
+            raise ValueError(f"test_size={test_size}: these data have a test set, which needs 0")
         if test_size:
             self.sizes["test"] = test_size
         self.split_seed = split_seed
@@ -70,8 +73,16 @@ class DataSource(ABC):
         """The network's input for raw samples (PIL images or texts), as in evaluation."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads the data once."""
+        """Reads the data once.
+
+        Raises:
+            ValueError: If a split has no sample.
+        """
         self._splits = self._splits or self.read()
+        for split, data in self._splits.items():
+            if not len(data) and (split != "cal" or self.has_calibration):  # type: ignore[arg-type]
+                size = f"{split}_size={self.sizes[split]}: " if split in self.sizes else ""
+                raise ValueError(f"{size}the {split} split holds no sample")
 
     def dataset(self, split: Split, training: bool) -> Dataset[Any]:
         """A split, ready for augmentation when `training`."""
@@ -133,10 +144,13 @@ def split_indices(total: int, sizes: Mapping[str, int | float], seed: int) -> di
         Sorted int64 indices per split, "train" included.
 
     Raises:
-        ValueError: If a size is negative or nothing is left for training.
+        ValueError: If a size is no number or fraction, or nothing is left for training.
     """
+    wrong = {name: x for name, x in sizes.items() if not (0 <= x < 1 or (x >= 1 and x % 1 == 0))}
+    if wrong:
+        raise ValueError(f"split sizes {wrong} must be whole numbers, or fractions below 1")
     counts = {name: round(x * total) if 0 < x < 1 else int(x) for name, x in sizes.items()}
-    if min(counts.values()) < 0 or sum(counts.values()) >= total:
+    if sum(counts.values()) >= total:
         raise ValueError(
             f"splits of sizes {sizes} leave nothing to train on out of {total} samples"
         )

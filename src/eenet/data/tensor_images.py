@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 from torchvision.transforms.v2.functional import normalize, pil_to_tensor
 
+from eenet.data.decode import decode
 from eenet.data.splits import DataSource, Split
 
 
@@ -31,12 +33,18 @@ class TensorImageSource(DataSource):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_size: int
+    has_test_set = True
 
     def __init__(
         self, val_size: int, crop_padding: int = 4, flip: bool = True, **settings: Any
     ) -> None:
         super().__init__(val_size=val_size, **settings)
         self.crop_padding, self.flip = crop_padding, flip
+
+    @property
+    def mode(self) -> str:
+        """Pillow's name of what the channels are."""
+        return "L" if len(self.mean) == 1 else "RGB"
 
     @abstractmethod
     def load(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -70,10 +78,10 @@ class TensorImageSource(DataSource):
                 f"{self.num_classes - 1}; a set without labels cannot be used"
             )
 
-    def encode(self, raw: Sequence[Image.Image]) -> Tensor:
-        """Images of any size and colour as the network takes them, `[B, C, H, W]` float32."""
-        mode, size = ("L" if len(self.mean) == 1 else "RGB"), (self.image_size,) * 2
-        images = [pil_to_tensor(image.convert(mode).resize(size)) for image in raw]
+    def encode(self, raw: Sequence[str | Path | Image.Image]) -> Tensor:
+        """Images, or their files, as the network takes them, `[B, C, H, W]` float32."""
+        size = (self.image_size, self.image_size)
+        images = [pil_to_tensor(decode(image).convert(self.mode).resize(size)) for image in raw]
         return self.normalise(torch.stack(images))
 
     def on_after_batch_transfer(
@@ -85,7 +93,10 @@ class TensorImageSource(DataSource):
             images = shift(images, self.crop_padding)
             if self.flip:
                 images = mirror(images)
-        return self.normalise(images), labels
+        images = self.normalise(images)
+        if self.trainer is not None:  # which casts to its precision before this
+            images = self.trainer.precision_plugin.convert_input(images)
+        return images, labels
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turns uint8 images `[B, C, H, W]` into float32 of zero mean and unit variance."""

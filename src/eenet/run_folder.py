@@ -3,6 +3,7 @@
 import json
 from functools import cached_property
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import yaml
@@ -10,7 +11,7 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from eenet import data
-from eenet.files import load_part
+from eenet.files import load_part, load_tensors
 from eenet.models import MultiExitNetwork
 from eenet.outputs import ExitOutputs, load_outputs, recost, with_cost_matrix
 from eenet.policies import Policy
@@ -66,14 +67,18 @@ class RunFolder:
         return str(self.path)
 
     def network(self) -> MultiExitNetwork:
-        """The trained network, as its stage 1 left it.
+        """The trained network, from its checkpoint alone: nothing else is read or downloaded.
 
         Raises:
             FileNotFoundError: If the pipeline has not ended.
             ValueError: If the checkpoint does not fit the config.
         """
         self.check_finished(self.stage1)
-        config = self.stage1.config["model"]["init_args"]["net"]
+        config = dict(self.stage1.config["model"]["init_args"]["net"])
+        restore = load_tensors(self.stage1.best).get("restore_args", {})
+        known = ArgumentParser().add_class_arguments(resolve_name(config["class_path"]))
+        if restore.keys() <= set(known):  # a subclass that takes other arguments is built as it was
+            config["init_args"] = {**config.get("init_args", {}), **restore}
         net: MultiExitNetwork = build(MultiExitNetwork, config)
         _load(net, self.stage1, "net.")
         return net
@@ -114,14 +119,24 @@ class RunFolder:
         return outputs if costs is None else recost(outputs, costs)
 
     def data(self) -> Any:
-        """The data of stage 1, as a `DataSource` without Lightning where they are eenet's own."""
-        config = self.stage1.config["data"]
-        source = config["class_path"].removeprefix("eenet.data.") + "Source"
-        if hasattr(data, source):
-            return build(data.DataSource, config | {"class_path": f"eenet.data.{source}"})
-        from lightning import LightningDataModule
+        """The data of stage 1, to encode samples as in training; nothing is read.
 
-        return build(LightningDataModule, config)
+        What the checkpoint keeps of them (tokenizer, class names) comes from there. eenet's own are
+        a `DataSource` without Lightning.
+        """
+        config = self.stage1.config["data"]
+        name = config["class_path"].rpartition(".")[2]
+        if hasattr(data, f"{name}Source") and config["class_path"] == f"eenet.data.{name}":
+            source = f"eenet.data.{name}Source"
+            made = build(data.DataSource, config | {"class_path": source})
+        else:
+            from lightning import LightningDataModule
+
+            made = build(LightningDataModule, config)
+        checkpoint = load_tensors(self.stage1.best) if self.stage1.best.is_file() else {}
+        if name in checkpoint:
+            made.load_state_dict(checkpoint[name])
+        return made
 
     @property
     def budget_unit(self) -> Any:

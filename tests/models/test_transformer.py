@@ -1,5 +1,6 @@
 """Transformers against those of the package, and what inputs they take."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -76,3 +77,16 @@ def test_long_sentences_are_named() -> None:
     net = TransformerEncoder(config=ROBERTA | {"max_position_embeddings": 8}, exits=[3])
     with pytest.raises(ValueError, match=r"7 tokens per sentence.*at most 6"):
         net(sentences())
+
+
+def test_what_the_encoder_has_no_embeddings_for_is_refused(tmp_path: Any) -> None:
+    net = TransformerEncoder(config=BERT, exits=[1, 3])
+    x = sentences()
+    with pytest.raises(ValueError, match=r"from \d+ to 40: the encoder has.* 0 to 39.*tokenizer"):
+        net({"input_ids": torch.full_like(x["input_ids"], 40)})
+    net.check_data(SimpleNamespace(tokenizer="own", num_tokens=40, max_length=512))
+    net.check_data(None)  # loaders without a data module
+    with pytest.raises(ValueError, match=r"tokenizer='own' has 41 tokens.*encoder 'bert' .* 40"):
+        net.check_data(SimpleNamespace(tokenizer="own", num_tokens=41))
+    with pytest.raises(ValueError, match=r"max_length=513 .* 512"):
+        net.check_data(SimpleNamespace(max_length=513))

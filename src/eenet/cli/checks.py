@@ -60,8 +60,7 @@ def check_stages(config: Namespace, train: bool) -> None:
         data.setup("fit")
         x, _ = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
     with _blaming("stage1.model.net, on the data"):
-        if (classes := module.net.num_classes) != data.num_classes:
-            raise ValueError(f"num_classes={classes}, but the data has {data.num_classes}")
+        module.check_data(data)
         macs = count_macs(module.net, x)
     costs = config.stage2.data.init_args.get("costs")
     if costs != "ms":  # known only once it is measured

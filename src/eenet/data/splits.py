@@ -63,6 +63,7 @@ class DataSource(ABC):
         self.num_workers = num_workers
         self.predict_split: Split = predict_split
         self._splits: dict[Split, Dataset[Any]] = {}
+        self._trained_on: list[str] | None = None  # class names in the checkpoint that was loaded
 
     @abstractmethod
     def read(self) -> dict[Split, Dataset[Any]]:
@@ -83,6 +84,32 @@ class DataSource(ABC):
             if not len(data) and (split != "cal" or self.has_calibration):  # type: ignore[arg-type]
                 size = f"{split}_size={self.sizes[split]}: " if split in self.sizes else ""
                 raise ValueError(f"{size}the {split} split holds no sample")
+        self._check_classes()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the data, in plain values: the names of the classes."""
+        names = self.class_names
+        return {"class_names": None if names is None else [str(name) for name in names]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up what a checkpoint keeps; its classes are those of this data module from now on.
+
+        Raises:
+            ValueError: If the data read before or afterwards have other classes.
+        """
+        self._trained_on = state_dict["class_names"]
+        if self._splits:
+            self._check_classes()
+        elif self._trained_on:
+            self.class_names = self._trained_on
+
+    def _check_classes(self) -> None:
+        names, trained = list(self.class_names or ()), self._trained_on
+        if names and trained and names != trained:
+            raise ValueError(
+                f"the training data have the classes {names}, but the checkpoint was trained on "
+                f"{trained}: restore those data, or train anew in another folder"
+            )
 
     def dataset(self, split: Split, training: bool) -> Dataset[Any]:
         """A split, ready for augmentation when `training`."""

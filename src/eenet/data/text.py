@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -100,13 +102,29 @@ class TextClassificationSource(DataSource):
         require_known(encoded["input_ids"], len(raw), self._tokenizer, "the input")
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
+    @property
+    def num_tokens(self) -> int:
+        """One more than the tokenizer's largest token."""
+        return 1 + int(max(self._tokenizer.get_vocab().values()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the classes, and the tokenizer's files by their names."""
+        with TemporaryDirectory() as folder:
+            self._tokenizer.save_pretrained(folder)
+            files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        return {**super().state_dict(), "tokenizer": files}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up classes and tokenizer: what `tokenizer` names is not needed any more."""
+        super().load_state_dict(state_dict)
+        with TemporaryDirectory() as folder:
+            for name, content in state_dict["tokenizer"].items():
+                Path(folder, name).write_bytes(content)
+            self._tokenizer = _load_tokenizer(folder)
+
     @cached_property
     def _tokenizer(self) -> Any:
-        auto = require("transformers", "text").AutoTokenizer
-        try:
-            return auto.from_pretrained(self.tokenizer)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"tokenizer={self.tokenizer!r} cannot be loaded: {error}") from error
+        return _load_tokenizer(self.tokenizer)
 
     def _source(self, which: str) -> list[str] | str:
         return self.train if which == "train" or self.test is None else self.test
@@ -143,3 +161,11 @@ class TextClassificationSource(DataSource):
         self._index = {label: number for number, label in enumerate(values)}
         if values != list(range(len(values))):
             self.class_names = [str(value) for value in values]
+
+
+def _load_tokenizer(source: str) -> Any:
+    auto = require("transformers", "text").AutoTokenizer
+    try:
+        return auto.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"tokenizer={source!r} cannot be loaded: {error}") from error

@@ -30,6 +30,9 @@ class MultiExitNetwork(nn.Module):
 
     trained = False
     """Whether the last exit comes trained, so that early ones alone can be added to it."""
+    restore_args: dict[str, Any] = {}  # noqa: RUF012
+    """Arguments to replace by these where the weights come from a checkpoint: with them, building
+    the network reads no file and downloads nothing. Plain values, kept in the checkpoint."""
 
     def __init__(
         self, stages: Sequence[nn.Module], heads: Sequence[nn.Module], num_classes: int
@@ -48,6 +51,9 @@ class MultiExitNetwork(nn.Module):
     def num_exits(self) -> int:
         """Number of exits E; the last one is the end of the network."""
         return len(self.heads)
+
+    def check_data(self, data: Any) -> None:
+        """Refuses a data module whose samples the network cannot take (`ValueError`)."""
 
     def begin(self, x: Any) -> State:
         """Turns the input batch into the state that the first stage takes."""

@@ -53,6 +53,7 @@ class HRNet(MultiExitNetwork):
             stages.append(_Stage(getattr(model, f"transition{k - 1}"), stage))
             widths.append(sum(stage[-1].get_num_in_chs()))
         super().__init__(stages, [_Head(width, num_classes) for width in widths], num_classes)
+        self.restore_args = {"weights": None}
 
     def begin(self, x: Tensor) -> Tensor:
         """The images as they are, if the branches halve them evenly."""

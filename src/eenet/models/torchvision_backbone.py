@@ -36,6 +36,8 @@ class TorchvisionBackbone(MultiExitNetwork):
             file with a state_dict of this network, or None for random ones.
         head_convs: 3x3 convolutions in each early head before its pooling.
         image_size: Height and width of the input images, for a ViT of another size than its usual.
+        options: Further arguments of torchvision's network, such as `{"transform_input": true}` for
+            an Inception whose weights come from a file.
 
     Raises:
         ValueError: If torchvision has no such network or weights and there is no such file, or an
@@ -50,9 +52,10 @@ class TorchvisionBackbone(MultiExitNetwork):
         weights: str | None = None,
         head_convs: int = 0,
         image_size: int | None = None,
+        options: dict[str, Any] | None = None,
     ) -> None:
         weights = null_is_none(weights)
-        model = _load(name, num_classes, weights, image_size)
+        model = _load(name, num_classes, weights, image_size, **(options or {}))
         kept = _fit_classifier(model, num_classes)
         *stages, classifier = _cut(model, list(exits))
         shapes = _feature_shapes(stages, getattr(model, "image_size", image_size or 224))
@@ -61,18 +64,25 @@ class TorchvisionBackbone(MultiExitNetwork):
         early = [_head(shape, num_classes, head_convs, last) for shape in shapes[:-1]]
         super().__init__(stages, [*early, classifier], num_classes)
         self.trained = kept and weights is not None
+        # What torchvision's weights change of the architecture.
+        options = dict(options or {})
+        if hasattr(model, "transform_input"):  # GoogLeNet, Inception
+            options |= {"transform_input": model.transform_input, "init_weights": False}
+        size = getattr(model, "image_size", image_size)
+        self.restore_args = {"weights": None, "image_size": size, "options": options}
 
 
-def _load(name: str, num_classes: int, weights: str | None, image_size: int | None) -> nn.Module:
+def _load(
+    name: str, num_classes: int, weights: str | None, size: int | None, **options: Any
+) -> nn.Module:
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise ValueError(
             f"name={name!r} is none of torchvision's classification networks; see "
             "torchvision.models.list_models(module=torchvision.models)"
         )
     # Only ViTs are built for one size.
-    fixed = image_size is not None and name.startswith("vit")
-    options: dict[str, Any] = {"image_size": image_size} if fixed else {}
-    make = partial(torchvision.models.get_model, name, **options)
+    fixed = {"image_size": size} if size is not None and name.startswith("vit") else {}
+    make = partial(torchvision.models.get_model, name, **fixed, **options)
     known = [entry.name for entry in torchvision.models.get_model_weights(name)]
     model: nn.Module
     if weights is None:

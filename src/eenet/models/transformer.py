@@ -1,5 +1,6 @@
 """Transformer encoders for text classification with exits after chosen layers."""
 
+import json
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
@@ -39,7 +40,8 @@ class TransformerEncoder(MultiExitNetwork):
         ModuleNotFoundError: If transformers is not installed.
         ValueError: If not exactly one of `name_or_path` and `config` is given, it cannot be
             loaded or is of an unknown type, or the exits are not as described. In `forward`, if
-            sentences are longer than the encoder has positions for.
+            sentences are longer than the encoder has positions for, or a token is beyond its
+            embeddings.
     """
 
     def __init__(
@@ -72,7 +74,25 @@ class TransformerEncoder(MultiExitNetwork):
             for head in heads:
                 head.dense.load_state_dict(pooler.dense.state_dict())
         super().__init__(stages, heads, num_classes)
+        whole = json.loads(model.config.to_json_string(use_diff=False))
+        self.encoder = repr(name_or_path or kind)
+        self.restore_args = {"name_or_path": None, "config": whole}
         self.train()  # transformers hands out pretrained weights in evaluation mode
+
+    def check_data(self, data: Any) -> None:
+        """Refuses texts whose tokenizer or length goes beyond the encoder's embeddings."""
+        embeddings: Any = self.stages[0][0]  # type: ignore[index]
+        tokens, rows = getattr(data, "num_tokens", 0), embeddings.num_tokens
+        if tokens > rows:
+            raise ValueError(
+                f"tokenizer={data.tokenizer!r} has {tokens} tokens, but the encoder {self.encoder} "
+                f"has embeddings for {rows}: give the tokenizer that belongs to the encoder"
+            )
+        if (length := getattr(data, "max_length", 0)) > embeddings.max_length:
+            raise ValueError(
+                f"max_length={length} of the data is more than the {embeddings.max_length} tokens "
+                f"per sentence that the encoder {self.encoder} takes"
+            )
 
     def begin(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
         """Adds the mask where none is given."""
@@ -109,6 +129,7 @@ class _Embeddings(nn.Module):
         # RoBERTa counts positions from behind the index of its padding token.
         used = config.pad_token_id + 1 if "roberta" in config.model_type else 0
         self.max_length = config.max_position_embeddings - used
+        self.num_tokens: int = config.vocab_size
 
     def forward(self, batch: dict[str, Tensor]) -> _State:
         ids = batch["input_ids"]
@@ -118,7 +139,14 @@ class _Embeddings(nn.Module):
                 f"{self.max_length}: truncate (max_length of the data)"
             )
         types = {"token_type_ids": batch.get("token_type_ids")} if self.token_types else {}
-        return self.embeddings(ids, **types), batch["attention_mask"]
+        try:
+            return self.embeddings(ids, **types), batch["attention_mask"]
+        except IndexError as error:
+            raise ValueError(
+                f"input_ids from {int(ids.min())} to {int(ids.max())}: the encoder has embeddings "
+                f"for 0 to {self.num_tokens - 1} (and token_type_ids must be 0 or 1); give the "
+                "tokenizer that belongs to the encoder"
+            ) from error
 
 
 class _Layers(nn.Module):

@@ -96,8 +96,12 @@ class MultiExitModule(StageModule):
             self.metrics[f"{split}/{self.metric_name}"] = metrics
 
     def setup(self, stage: str) -> None:
-        """Refuses data of another number of classes, before training does in its own words."""
-        data = getattr(self.trainer, "datamodule", None)
+        """Refuses data that do not fit the network, before training does in its own words."""
+        self.check_data(getattr(self.trainer, "datamodule", None))
+
+    def check_data(self, data: Any) -> None:
+        """Refuses a data module that has been set up but does not fit (`ValueError`)."""
+        self.net.check_data(data)
         classes = getattr(data, "num_classes", self.net.num_classes)
         if classes != self.net.num_classes:
             raise ValueError(
@@ -111,6 +115,10 @@ class MultiExitModule(StageModule):
         for module in self._frozen:
             module.eval()
         return self
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what builds the network without the files that it started from."""
+        checkpoint["restore_args"] = self.net.restore_args
 
     def metric(self) -> Metric:
         """What is logged of each exit, from predictions and targets."""

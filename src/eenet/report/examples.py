@@ -1,5 +1,6 @@
 """Test samples as a reader sees them: images, sentences, street scenes with their masks."""
 
+import json
 from typing import Any
 
 import torch
@@ -55,15 +56,16 @@ def examples(run: RunFolder, outputs: ExitOutputs, positions: Tensor) -> dict[st
         (masks of each exit) for scenes, all thumbnails. "classes", their names. "missing"
         says why there are no examples, where the data cannot be read any more.
     """
-    classes, samples, missing = None, [], None
+    classes = json.loads(outputs.metadata.get("class_names", "null"))
+    samples, missing = [], None
     try:
         data = run.data()
-        classes, texts = data.class_names, hasattr(data, "text_column")
-        if texts:
+        if texts := hasattr(data, "text_column"):
             split = data.rows("test")
         else:
             data.setup("test")
-            classes, split = data.class_names, data.dataset("test", False)
+            split = data.dataset("test", False)
+        classes = data.class_names or classes
         if (count := len(split)) != outputs.num_samples:
             raise ValueError(f"the test data hold {count} samples, not {outputs.num_samples}")
         if texts:

@@ -1,5 +1,6 @@
 """Files that are either complete or absent."""
 
+import argparse
 import hashlib
 import os
 import pickle
@@ -8,7 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 
 @contextmanager
@@ -43,14 +47,18 @@ def sha256(path: str | Path) -> str:
 
 
 def load_tensors(path: str | Path) -> dict[str, Any]:
-    """Reads a file of `torch.save` onto the CPU, without executing anything in it.
+    """Reads a file of `torch.save` or safetensors onto the CPU; nothing in it is executed.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, or holds more than tensors and plain values.
     """
     try:
-        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if str(path).endswith(".safetensors"):
+            return load_file(path)
+        # Namespace: the settings that many training scripts save beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is refused: it is no file of torch.save, or holds more than tensors and plain "
@@ -59,9 +67,41 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
         ) from error
     except FileNotFoundError:
         raise
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} is damaged or cut off ({error}): write it anew") from error
     return found
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """Reads a network's tensors by name.
+
+    Args:
+        path: A safetensors file, or one of `torch.save`: a state_dict, alone or inside a checkpoint
+            as "state_dict", "model_state_dict" or "model", or as the only state_dict in it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no state_dict or several, or as `load_tensors`.
+    """
+    content: Any = load_tensors(path)
+    if _is_state(content):
+        return dict(content)
+    inner = content if isinstance(content, dict) else {}
+    states = {key: value for key, value in inner.items() if _is_state(value)}
+    usual = [key for key in ("state_dict", "model_state_dict", "model") if key in states]
+    if not usual and len(states) != 1:
+        kind = f"a dict of {[str(key) for key in inner][:8]}" if inner else type(content).__name__
+        raise ValueError(
+            f"{path} holds {kind}, not one state_dict: save the network's with "
+            "torch.save(net.state_dict(), path)"
+        )
+    return dict(states[(usual or list(states))[0]])
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(
+        isinstance(key, str) and isinstance(x, Tensor) for key, x in value.items()
+    )
 
 
 def load_part(path: str | Path, prefix: str) -> dict[str, Any]:

@@ -27,6 +27,9 @@ class TensorImageSource(DataSource):
         val_size: Samples held out for validation.
         crop_padding: Training images are shifted by up to this many pixels each way.
         flip: Whether training images are mirrored with probability 1/2.
+        mean: Mean of each channel that normalises images, where a trained network was given
+            another than the set's own.
+        std: Standard deviation of each channel, likewise.
         **settings: Those of `DataSource`.
     """
 
@@ -36,10 +39,22 @@ class TensorImageSource(DataSource):
     has_test_set = True
 
     def __init__(
-        self, val_size: int, crop_padding: int = 4, flip: bool = True, **settings: Any
+        self,
+        val_size: int,
+        crop_padding: int = 4,
+        flip: bool = True,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(val_size=val_size, **settings)
         self.crop_padding, self.flip = crop_padding, flip
+        self.mean, self.std = tuple(mean or self.mean), tuple(std or self.std)
+        if len(self.mean) != len(self.std) or min(self.std) <= 0:
+            raise ValueError(
+                f"mean={list(self.mean)} and std={list(self.std)} must hold one number per channel "
+                "each, those of std positive"
+            )
 
     @property
     def mode(self) -> str:

@@ -99,8 +99,10 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def _is_state(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(
-        isinstance(key, str) and isinstance(x, Tensor) for key, x in value.items()
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(key, str) and isinstance(x, Tensor) for key, x in value.items())
     )
 
 

@@ -40,6 +40,14 @@ def test_digits_have_their_splits_and_statistics():
     assert abs(images.std() - 1) < 0.05
 
 
+def test_a_trained_networks_mean_and_deviation_take_the_place_of_the_sets_own():
+    data = CIFAR10(mean=[0.5, 0.5, 0.0], std=[0.5, 0.25, 1.0])
+    pixel = torch.tensor([255, 0, 51], dtype=torch.uint8).view(1, 3, 1, 1)
+    torch.testing.assert_close(data.normalise(pixel)[0, :, 0, 0], torch.tensor([1.0, -2.0, 0.2]))
+    with pytest.raises(ValueError, match=r"mean=\[0\.5\] and std="):
+        CIFAR10(mean=[0.5])
+
+
 def test_evaluation_batches_come_in_order_and_training_ones_shuffled():
     data = Digits(batch_size=32)
     data.setup()

@@ -29,7 +29,10 @@ class MultiExitNetwork(nn.Module):
     """
 
     trained = False
-    """Whether the last exit comes trained, so that early ones alone can be added to it."""
+    """Whether the last exit comes trained, so that early ones alone can be added to it.
+
+    A subclass that loads weights of its own sets it.
+    """
     restore_args: dict[str, Any] = {}  # noqa: RUF012
     """Arguments to replace by these where the weights come from a checkpoint: with them, building
     the network reads no file and downloads nothing. Plain values, kept in the checkpoint."""

@@ -1,6 +1,7 @@
 """High-resolution networks for semantic segmentation with an exit after each stage."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +10,11 @@ from torch import Tensor, nn
 from eenet.extras import require
 from eenet.models.base import MultiExitNetwork, null_is_none
 from eenet.models.layers import conv_block
+from eenet.models.weights import take_weights
 
 _Branches = list[Tensor]
+# What follows the stages, in timm's networks for classes and in the authors' for segmentation.
+_UNUSED = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.", "last_layer.")
 
 
 class HRNet(MultiExitNetwork):
@@ -26,12 +30,12 @@ class HRNet(MultiExitNetwork):
         name: timm's name of the network: "hrnet_w18", "hrnet_w48", "hrnet_w18_small", ...
         num_classes: Number of classes; 19 for Cityscapes.
         weights: None for random ones, "DEFAULT" for those that timm downloads (ImageNet), or the
-            path of a file with a state_dict of timm's network.
+            path of a file of weights of timm's or the authors' network, with its head or without.
 
     Raises:
         ModuleNotFoundError: If timm is not installed.
-        ValueError: If timm has no such HRNet, or `weights` is none of these. In `forward`, if the
-            height or the width of the images is no multiple of 32.
+        ValueError: If timm has no such HRNet, or `weights` is none of these or cannot be had. In
+            `forward`, if the height or the width of the images is no multiple of 32.
     """
 
     def __init__(
@@ -40,11 +44,7 @@ class HRNet(MultiExitNetwork):
         timm = require("timm", "seg")
         if name not in (known := timm.list_models("hrnet*")):
             raise ValueError(f"name={name!r} is none of timm's HRNets: {known}")
-        weights = null_is_none(weights)
-        file = "" if weights in (None, "DEFAULT") else str(weights)
-        if file and not Path(file).is_file():
-            raise ValueError(f"weights={weights!r} is neither 'DEFAULT' nor an existing file")
-        model = timm.create_model(name, pretrained=weights == "DEFAULT", checkpoint_path=file)
+        model = _load(timm, name, null_is_none(weights))
         stem = (model.conv1, model.bn1, model.act1, model.conv2, model.bn2, model.act2)
         stages: list[nn.Module] = [_First(*stem, model.layer1)]
         widths = [model.layer1[-1].conv3.out_channels]
@@ -63,6 +63,21 @@ class HRNet(MultiExitNetwork):
                 "image_size and crop of the data accordingly"
             )
         return x
+
+
+def _load(timm: Any, name: str, weights: str | None) -> Any:
+    if weights not in (None, "DEFAULT") and not Path(weights).is_file():
+        raise ValueError(f"weights={weights!r} is neither 'DEFAULT' nor an existing file")
+    try:
+        model = timm.create_model(name, pretrained=weights == "DEFAULT")
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"weights={weights!r} cannot be downloaded ({error}): give the path of a file with "
+            f"{name}'s weights, or null for random ones"
+        ) from error
+    if weights not in (None, "DEFAULT"):
+        take_weights(model, weights, fresh=_UNUSED)
+    return model
 
 
 class _First(nn.Sequential):

@@ -65,8 +65,9 @@ class CifarResNet(MultiExitNetwork):
         exits = check_exits(exits, 3 * per_group)
 
         stages: list[nn.Module] = []
-        heads: list[nn.Module] = []
-        stage: list[nn.Module] = [conv_block(in_channels, widths[0], 3)]
+        heads: list[nn.Sequential] = []
+        stem = conv_block(in_channels, widths[0], 3)
+        stage: list[nn.Module] = [stem]
         channels = widths[0]
         for index in range(3 * per_group):
             width = widths[index // per_group]
@@ -84,7 +85,7 @@ class CifarResNet(MultiExitNetwork):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if (weights := null_is_none(weights)) is not None:
             blocks = [m for m in self.modules() if isinstance(m, block_class)]
-            self.trained = _take_published(stages[0][0], blocks, heads[-1][-1], weights)
+            self.trained = _take_published(stem, blocks, heads[-1], weights)
         # Convolutions are about a third faster in this layout. Widths that are no multiple of 8
         # corrupted memory in it (torch 2.14, backward pass on CPU).
         if all(width % 8 == 0 for width in widths):
@@ -122,11 +123,11 @@ class _Pad(nn.Module):
 
 
 def _take_published(
-    stem: nn.Sequential, blocks: list[nn.Module], linear: nn.Module, path: str
+    stem: nn.Sequential, blocks: list[nn.Module], head: nn.Sequential, path: str
 ) -> bool:
     """Loads a network with one exit; says whether its classifier was taken, too."""
     single, third = nn.Module(), len(blocks) // 3
-    single.conv1, single.bn1, single.fc = stem[0], stem[1], linear
+    single.conv1, single.bn1, single.fc = stem[0], stem[1], head[-1]
     for k in range(3):
         setattr(single, f"layer{k + 1}", nn.Sequential(*blocks[k * third : (k + 1) * third]))
     words = {"linear": "fc", "classifier": "fc", "shortcut": "downsample"}

@@ -12,9 +12,9 @@ import torchvision
 from torch import Tensor, fx, nn
 from torchvision.ops import Permute
 
-from eenet.files import load_tensors
 from eenet.models.base import MultiExitNetwork, null_is_none
 from eenet.models.layers import image_head
+from eenet.models.weights import take_weights
 
 
 class TorchvisionBackbone(MultiExitNetwork):
@@ -33,7 +33,8 @@ class TorchvisionBackbone(MultiExitNetwork):
         num_classes: Number of classes. If the weights are for another number, the classifier's
             last layer starts anew.
         weights: One of torchvision's weights by name ("IMAGENET1K_V2", "DEFAULT"), the path of a
-            file with a state_dict of this network, or None for random ones.
+            file of weights of this network, with its classifier or without, or None for random
+            ones.
         head_convs: 3x3 convolutions in each early head before its pooling.
         image_size: Height and width of the input images, for a ViT of another size than its usual.
         options: Further arguments of torchvision's network, such as `{"transform_input": true}` for
@@ -55,15 +56,14 @@ class TorchvisionBackbone(MultiExitNetwork):
         options: dict[str, Any] | None = None,
     ) -> None:
         weights = null_is_none(weights)
-        model = _load(name, num_classes, weights, image_size, **(options or {}))
-        kept = _fit_classifier(model, num_classes)
+        model, trained = _load(name, num_classes, weights, image_size, **(options or {}))
         *stages, classifier = _cut(model, list(exits))
         shapes = _feature_shapes(stages, getattr(model, "image_size", image_size or 224))
         # Swin's features are the only maps with channels last.
         last = isinstance(model, torchvision.models.SwinTransformer)
         early = [_head(shape, num_classes, head_convs, last) for shape in shapes[:-1]]
         super().__init__(stages, [*early, classifier], num_classes)
-        self.trained = kept and weights is not None
+        self.trained = trained
         # What torchvision's weights change of the architecture.
         options = dict(options or {})
         if hasattr(model, "transform_input"):  # GoogLeNet, Inception
@@ -74,7 +74,8 @@ class TorchvisionBackbone(MultiExitNetwork):
 
 def _load(
     name: str, num_classes: int, weights: str | None, size: int | None, **options: Any
-) -> nn.Module:
+) -> tuple[nn.Module, bool]:
+    """The network, and whether its classifier comes trained for these classes."""
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise ValueError(
             f"name={name!r} is none of torchvision's classification networks; see "
@@ -83,29 +84,36 @@ def _load(
     # Only ViTs are built for one size.
     fixed = {"image_size": size} if size is not None and name.startswith("vit") else {}
     make = partial(torchvision.models.get_model, name, **fixed, **options)
-    known = [entry.name for entry in torchvision.models.get_model_weights(name)]
-    model: nn.Module
+    known = ["DEFAULT", *(entry.name for entry in torchvision.models.get_model_weights(name))]
     if weights is None:
-        model = make(num_classes=num_classes)
-    elif weights in ("DEFAULT", *known):
-        model = make(weights=weights)
-    elif Path(weights).is_file():
-        state = load_tensors(weights)
-        # The classifier comes last, so that the last entry is its bias or weight.
-        model = make(num_classes=len(list(state.values())[-1]))
-        model.load_state_dict(state)
-    else:
-        raise ValueError(
-            f"weights={weights!r} is neither a file nor one of {name}'s: {['DEFAULT', *known]}"
-        )
-    return model
+        return make(num_classes=num_classes), False
+    if weights in known:
+        try:
+            model = make(weights=weights)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"weights={weights!r} cannot be downloaded ({error}): give the path of a file with "
+                f"{name}'s weights, or null for random ones"
+            ) from error
+        return model, _fit_classifier(model, num_classes)
+    if not Path(weights).is_file():
+        raise ValueError(f"weights={weights!r} is neither a file nor one of {name}'s: {known}")
+    model = make(num_classes=num_classes)
+    classifier = f"{_classifier(model)[0]}."
+    # Auxiliary classifiers serve torchvision's own training alone.
+    taken = take_weights(model, weights, fresh=(classifier, "aux1.", "aux2.", "AuxLogits."))
+    return model, f"{classifier}weight" in taken
+
+
+def _classifier(model: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
+    """The last layer with weights: linear everywhere but in SqueezeNet, which ends in a 1x1 one."""
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    return layers[-1]
 
 
 def _fit_classifier(model: nn.Module, num_classes: int) -> bool:
     """Gives the classifier a new last layer if need be; says whether it kept its own."""
-    # The last layer with weights: linear everywhere but in SqueezeNet, which ends in a 1x1 one.
-    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    path, last = layers[-1]
+    path, last = _classifier(model)
     classes, width = last.weight.shape[:2]
     if classes == num_classes:
         return True

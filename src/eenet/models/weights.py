@@ -26,7 +26,7 @@ def take_weights(
         path: The file, see `load_weights`.
         fresh: Beginnings of names that the file need not hold, or may hold for another task: those
             stay as they are in the network.
-        aliases: Other words for parts of names: `{"linear": "fc"}` takes "linear.bias" as "fc.bias".
+        aliases: Other words in names: `{"linear": "fc"}` makes "fc.bias" of "linear.bias".
         field: The setting that gave the path, for errors.
 
     Returns:
@@ -39,9 +39,10 @@ def take_weights(
     words = aliases or {}
     state = {
         ".".join(words.get(word, word) for word in name.split(".")): tensor
-        for name, tensor in load_weights(path).items()
+        for name, tensor in _read(path, field).items()
     }
-    return _fill(model, _unwrapped(state, model.state_dict().keys()), fresh, f"{field}={path!s}")
+    state = _unwrapped(state, model.state_dict().keys())
+    return _fill(model, state, fresh, f"{field}={str(path)!r}")
 
 
 def take_up(net: MultiExitNetwork, path: str | Path, field: str = "start_from") -> set[str]:
@@ -62,8 +63,17 @@ def take_up(net: MultiExitNetwork, path: str | Path, field: str = "start_from") 
         FileNotFoundError: If there is no such file.
         ValueError: If it is no file of weights, or of another network.
     """
-    state = _unwrapped(load_weights(path), net.state_dict().keys())
-    return _fill(net, _moved(state, net), ("heads.",), f"{field}={path!s}")
+    state = _unwrapped(_read(path, field), net.state_dict().keys())
+    return _fill(net, _moved(state, net), ("heads.",), f"{field}={str(path)!r}")
+
+
+def _read(path: str | Path, field: str) -> dict[str, Tensor]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{field}={str(path)!r}: there is no such file")
+    try:
+        return load_weights(path)
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from error
 
 
 def _unwrapped(state: dict[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:

@@ -11,7 +11,9 @@ from torchmetrics.classification import MulticlassAccuracy
 from eenet.files import load_part
 from eenet.metrics import MeanIoU
 from eenet.metrics.segmentation import confusion_counts, mean_iou
+from eenet.metrics.segmentation import MeanIoU, confusion_counts, mean_iou
 from eenet.models import MultiExitNetwork
+from eenet.models.weights import take_up
 from eenet.modules import losses
 from eenet.modules.optim import StageModule, training_progress
 from eenet.outputs.evidence import pool_pixels
@@ -33,7 +35,9 @@ class MultiExitModule(StageModule):
         distill_weight: Weight of the self-distillation (`alpha_KL`); 0 leaves it out.
         distill_temperature: Its temperature T.
         distill_from: It starts after this fraction of the training.
-        start_from: Checkpoint of stage 1 whose network is taken up, exits and all.
+        start_from: Checkpoint of stage 1, or file of weights with the same names, whose network is
+            taken up. Heads that it lacks or that are of another form start anew; with exits
+            elsewhere all but the last.
         outputs_dtype: In what exit outputs are collected: "float16" halves the file, and rounds
             logits to 11 bits.
         heads_only: Train the early heads alone. Stages and last head stay as they are, batch
@@ -76,12 +80,15 @@ class MultiExitModule(StageModule):
         self.outputs_dtype: torch.dtype = getattr(torch, outputs_dtype)
         if heads_only and net.num_exits < 2:
             raise ValueError("heads_only=true: the network has no early exit")
+        trained = net.trained
         if start_from is not None:
-            _take_up(net, start_from)
-        elif heads_only and not net.trained:
+            taken = take_up(net, start_from)
+            trained = any(name.startswith(f"heads.{net.num_exits - 1}.") for name in taken)
+        if heads_only and not trained:
             raise ValueError(
                 "heads_only=true would keep a last exit that was never trained: give start_from, "
-                "or a network with pretrained weights for these classes"
+                "or a network with pretrained weights for these classes; a network of your own "
+                "that has them says so by `self.trained = True`"
             )
         self._frozen = [net.stages, net.heads[-1]] if heads_only else []
         for module in self._frozen:
@@ -157,8 +164,14 @@ class MultiExitModule(StageModule):
         """What the exits say: `logits [B, E, C]` (`outputs_dtype`) and `labels [B]`, on the CPU."""
         x, y = batch
         largest = torch.finfo(self.outputs_dtype).max
-        logits = self(x).float().clamp(-largest, largest).to(self.outputs_dtype)
+        logits = self._exactly(x).float().clamp(-largest, largest).to(self.outputs_dtype)
         return {"logits": logits.transpose(0, 1).cpu(), "labels": y.cpu()}
+
+    def _exactly(self, x: Any) -> Tensor:
+        """Logits as when serving: mixed precision rounds them until scores tie."""
+        with torch.autocast(self.device.type, enabled=False):
+            logits: Tensor = self(x)
+        return logits
 
     def _shared_step(self, batch: tuple[Any, Tensor], split: str) -> tuple[Tensor, Tensor]:
         x, y = batch
@@ -183,14 +196,6 @@ class MultiExitModule(StageModule):
         self.log(f"{name}_mean", mean, prog_bar=split == "val", sync_dist=True)
 
 
-def _take_up(net: MultiExitNetwork, path: str) -> None:
-    own = load_part(path, "net.")
-    try:
-        net.load_state_dict(own)
-    except RuntimeError as error:
-        raise ValueError(f"start_from={path!r} holds another network: {error}") from error
-
-
 class SegmentationModule(MultiExitModule):
     """The same for semantic segmentation: a class for every pixel, 255 where there is none.
 
@@ -213,7 +218,7 @@ class SegmentationModule(MultiExitModule):
             `quality [B, E]`, each image's own mean IoU (0 if it has no labelled pixel).
         """
         x, y = batch
-        logits = self(x)
+        logits = self._exactly(x)
         answers = (losses.at_pixels(z, y).max(1).indices for z in logits)
         confusion = torch.stack([confusion_counts(a, y, logits.shape[2]) for a in answers], dim=1)
         quality = mean_iou(confusion).nan_to_num(0.0).float()

@@ -8,10 +8,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from eenet.files import load_part
 from eenet.metrics import MeanIoU
 from eenet.metrics.segmentation import confusion_counts, mean_iou
-from eenet.metrics.segmentation import MeanIoU, confusion_counts, mean_iou
 from eenet.models import MultiExitNetwork
 from eenet.models.weights import take_up
 from eenet.modules import losses

@@ -80,6 +80,7 @@ class CifarResNet(MultiExitNetwork):
                 heads.append(image_head(channels, num_classes, 0 if last else head_convs))
                 stage = []
         super().__init__(stages, heads, num_classes)
+        self.restore_args = {"weights": None}
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

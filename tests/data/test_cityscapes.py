@@ -59,6 +59,71 @@ def test_where_the_splits_come_from(root):
         Cityscapes(str(root / "gtFine")).setup()
 
 
+def relabel(root, change, split="train"):
+    for path in (root / "gtFine" / split).rglob("*_labelIds.png"):
+        change(np.asarray(Image.open(path))).save(path, "TIFF")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ids: Image.fromarray(np.dstack([ids] * 3)), "it holds RGB pixels"),
+        (lambda ids: Image.fromarray(ids > 9), "it holds 1 pixels"),
+        (lambda ids: Image.fromarray(ids * 5), "55 is none of the labelIds"),
+        (lambda ids: Image.fromarray(ids.astype(np.uint16) * 100), "1100 is none of the labelIds"),
+        (lambda ids: Image.fromarray(np.uint8([255] * 7 + [0] * 4 + [2] * 12 + [10])[ids]),
+         r": 4 of the labels hold only the ids \[0, 2, 10\].* not trainIds"),
+        (lambda ids: Image.fromarray(ids * 0 + 255), r": 4 .* hold only the ids \[\]"),
+    ],
+)  # fmt: skip
+def test_what_is_no_label_ids_is_refused(root, change, message):
+    relabel(root, change)
+    with pytest.raises(ValueError, match=f"{root}/gtFine/train.*{message}"):
+        Cityscapes(str(root), val_size=1).setup()
+
+
+def test_label_ids_may_have_other_types(root):
+    data = Cityscapes(str(root), image_size=(32, 64), val_size=1)
+    data.setup()
+    _, y = data.dataset("test", training=False)[[0]]
+    for kind in (np.uint16, np.int32):
+        relabel(root, lambda ids, kind=kind: Image.fromarray(ids.astype(kind)), "val")
+        assert torch.equal(data.dataset("test", training=False)[[0]][1], y)
+    relabel(root, lambda ids: Image.fromarray(np.where(ids == 7, -1, ids).astype(np.int32)), "val")
+    y[y == 0] = 255
+    assert torch.equal(data.dataset("test", training=False)[[0]][1], y)
+
+
+def test_images_and_labels_are_paired_by_name(tmp_path):
+    """The names sort otherwise with `_gtFine` than with `_leftImg8bit` behind them."""
+    for split in ("train", "val"):
+        for n, name in enumerate(("street", "street_home", "caf\udce9")):
+            folders = [tmp_path / kind / split / "town" for kind in ("leftImg8bit", "gtFine")]
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 16), (n,) * 3).save(folders[0] / f"{name}_leftImg8bit.png")
+            Image.new("L", (32, 16), 24 + n).save(folders[1] / f"{name}_gtFine_labelIds.png")
+            (folders[1] / f"{name}_gtFine_polygons.json").touch()
+    (folders[0] / "._street_leftImg8bit.png").touch()
+    data = Cityscapes(str(tmp_path), val_from="val", image_size=(16, 32))
+    data.setup()
+    x, y = data.dataset("test", training=False)[[0, 1, 2]]
+    level = ((x[:, 0, 0, 0] * 0.229 + 0.485) * 255).round().long()
+    assert y[:, 0, 0].tolist() == (level + 11).tolist()
+    assert sorted(level.tolist()) == [0, 1, 2]
+    Image.new("L", (16, 16), 24).save(folders[1] / "street_gtFine_labelIds.png")
+    with pytest.raises(ValueError, match=r"street_gtFine.*16 x 16 pixels do not fit.*32 x 16"):
+        data.dataset("test", training=False)[[0, 1, 2]]
+    with pytest.raises(ValueError, match=r"test_size=0\.2: these data have a test set"):
+        Cityscapes(str(tmp_path), test_size=0.2)
+    (folders[0] / "street_home_leftImg8bit.png").unlink()
+    with pytest.warns(UserWarning, match=r"1 \(1 \.png\) have no image .*street_home_gtFine"):
+        Cityscapes(str(tmp_path), val_from="val").setup()
+    (folders[1] / "street_gtFine_labelIds.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 images have no labels; .*street_gtFine"):
+        Cityscapes(str(tmp_path), val_from="val").setup()
+
+
 def test_crops_move_image_and_labels_together(root):
     torch.manual_seed(0)
     data = Cityscapes(str(root), crop=(40, 64), rescale=(0.5, 1.5), val_size=1)

@@ -53,6 +53,10 @@ def test_pixels_to_ignore_do_not_count():
     log_probs = logits.log_softmax(2)
     kept = log_probs[:, 0, 0, 0, 0] + log_probs[:, 0, 1, 1, 0]
     assert loss.item() == pytest.approx(-0.25 * kept.sum().item(), rel=1e-5)
+    logits.requires_grad_()
+    loss = multi_exit_cross_entropy(logits, labels * 0 + 255, weights, ignore_index=255)
+    loss.backward()
+    assert loss.item() == logits.grad.abs().max() == 0
 
 
 def test_logits_grow_to_the_labels():

@@ -3,13 +3,15 @@
 import os
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image
 
+T = TypeVar("T")
 Image.init()
 # Neither what Pillow only recognizes nor what would start another program (EPS).
 _FORMATS = sorted(set(Image.OPEN) - {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
@@ -38,11 +40,16 @@ def decode(source: str | Path | Image.Image) -> Image.Image:
         UnreadableImage: If Pillow cannot decode it, or its grey values have no certain range:
             integers of 32 bits, floats outside [0, 1].
     """
+    return convert(source, _rgb)
+
+
+def convert(source: str | Path | Image.Image, change: Callable[[Image.Image], T]) -> T:
+    """What `change` makes of an image; whatever it or Pillow raises is an `UnreadableImage`."""
     try:
         if isinstance(source, Image.Image):
-            return _rgb(source)
+            return change(source)
         with Image.open(source, formats=_FORMATS) as image:
-            return _rgb(image)
+            return change(image)
     except Exception as error:  # Pillow raises nearly every type there is
         name = source if isinstance(source, str | Path) else getattr(source, "filename", None)
         reason = str(error) or type(error).__name__

@@ -50,10 +50,11 @@ def multi_exit_cross_entropy(
         ignore_index: Target that does not count.
 
     Returns:
-        A scalar.
+        A scalar, 0 where no target counts.
     """
     losses = [F.cross_entropy(z, target, ignore_index=ignore_index) for z in logits]
-    return (torch.stack(losses) * weights).sum()
+    loss = (torch.stack(losses) * weights).sum()
+    return loss.where((target != ignore_index).any(), 0)
 
 
 def at_pixels(logits: Tensor, target: Tensor) -> Tensor:

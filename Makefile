@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 demo: install  ## Train, fit and draw the curve on the digits inside scikit-learn
-	$(BIN)/eenet pipeline --config conf/digits/resnet20.yaml
+	$(BIN)/eenet pipeline --config digits/resnet20
 
 browser: .browser/chromium  ## Bring a headless Chromium from npm, for the tests of the report
 

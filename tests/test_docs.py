@@ -16,6 +16,7 @@ from torchvision.io import write_png
 
 from eenet.cli import main
 from eenet.cli.main import _HELP
+from eenet.cli.recipes import find_config, with_recipes
 from eenet.cli.sweep_file import read_sweep, trials
 from eenet.data import Digits
 
@@ -23,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
 # What earlier commands of a page would have left, and where the same setting lies before.
 LEFT = {
-    "runs/digits/pipeline.yaml": "conf/digits/resnet20.yaml",
-    "runs/outputs/config.yaml": "conf/outputs/scheduler.yaml",
+    "runs/digits/pipeline.yaml": "digits/resnet20",
+    "runs/outputs/config.yaml": "outputs/scheduler",
 }
 SHELL = {"source", "echo", "pip", "wandb"}
 
@@ -65,8 +66,11 @@ def test_every_command_is_one(page, tmp_path, monkeypatch):
         elif program in ("python", "bash", "sbatch"):
             assert Path(next(word for word in rest if not word.startswith("-"))).is_file(), words
         elif program == "eenet":
-            rest = [LEFT.get(word, word) for word in rest]
+            rest = with_recipes([LEFT.get(word, word) for word in rest])
             assert f"eenet {rest[0]} " in _HELP, words
+            if rest[0] == "recipes":
+                assert Path(find_config(rest[1])).is_file()
+                continue
             parser = capture_parser(main, rest)
             lightnings = rest[0] in ("fit", "validate", "test")  # one parser for all of these
             given = parser.parse_args(rest if lightnings else rest[1:])
@@ -87,9 +91,8 @@ def run(*words, cwd, **options):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder where a stranger works, with conf/ and what "Your own network" leaves."""
+    """A folder where a stranger works, with what "Your own network" leaves."""
     place = tmp_path_factory.mktemp("stranger")
-    (place / "conf").symlink_to(ROOT / "conf")
     page = Path("docs/own-network.md")
     modules(page, place)
     (command,) = commands(page)
@@ -191,6 +194,7 @@ FLAGS = {
     "predict RUN_DIR": ("--input", "--output", "--budget", "--policy", "--control"),
     "compare RUN_DIR...": ("--val", "--budgets", "--seeds", "--policies", "--reference", "--jobs"),
     "report RUN_DIR...": ("--output", "--wandb"),
+    "recipes [NAME]": ("copies that recipe",),
     "sweep FILE": ("--jobs", "--count", "--method"),
 }
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # A pipeline on one node or several, one process per GPU:
 #   sbatch experiments/slurm/train.sh CONFIG RUN_DIR [flags of `eenet pipeline`]
-#   sbatch --nodes=4 experiments/slurm/train.sh conf/imagenet/msdnet35.yaml runs/imagenet
+#   sbatch --nodes=4 experiments/slurm/train.sh imagenet/msdnet35 runs/imagenet
 # Submitting it again goes on where it stopped; what is complete is skipped.
 #SBATCH --job-name=eenet
 #SBATCH --nodes=1

@@ -15,6 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from eenet import __version__
 from eenet.cli.lightning import EENetCLI
+from eenet.cli.recipes import with_recipes
 
 _HELP = f"""\
 eenet {__version__}: adaptive inference with multi-exit networks
@@ -28,6 +29,7 @@ eenet {__version__}: adaptive inference with multi-exit networks
   eenet predict  --config FILE   exit outputs of a network, or where each sample leaves
   eenet predict  RUN_DIR         answers for images, texts or stdin, from a finished pipeline
   eenet sweep    FILE            the trials of a W&B sweep file, in parallel, without a server
+  eenet recipes  [NAME]          lists the recipes that --config takes by name, or copies one
 
 Each takes --help. Any setting of a FILE can be changed by a dotted flag, for example
 --trainer.max_epochs 3. EENET_TRACEBACK=1 shows where an error came from.
@@ -39,6 +41,7 @@ _COMMANDS = {
     "compare": "eenet.cli.compare:main",
     "report": "eenet.cli.report:main",
     "sweep": "eenet.cli.sweep:sweep_command",
+    "recipes": "eenet.cli.recipes:main",
 }
 """What takes the rest of the command line; all else is Lightning's."""
 
@@ -59,11 +62,12 @@ def main(args: list[str] | None = None) -> None:
     if command == "predict" and rest and not rest[0].startswith("-"):
         command = "predict RUN_DIR"
     with reporting_errors():
+        rest = with_recipes(rest)
         if command in _COMMANDS:
             module, _, function = _COMMANDS[command].partition(":")
             getattr(import_module(module), function)(rest)
         else:
-            EENetCLI(args=args)
+            EENetCLI(args=[command, *rest])
 
 
 _UNION = "Does not validate against any of the Union subtypes"

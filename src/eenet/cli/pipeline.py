@@ -19,6 +19,7 @@ from jsonargparse import ActionParser, ArgumentParser, Namespace
 
 from eenet.cli.checks import check_config, check_stages
 from eenet.cli.lightning import STRICT, stage_parser
+from eenet.cli.recipes import DEFAULTS
 from eenet.files import sha256, write_text
 from eenet.run_folder import difference, loggers_of
 
@@ -52,8 +53,8 @@ class _Options:
 
 def pipeline_parser() -> ArgumentParser:
     """The parser of `eenet pipeline`."""
-    parser = ArgumentParser(prog="eenet pipeline", **STRICT)
-    parser.add_argument("-c", "--config", action="config", help="YAML file")
+    parser = ArgumentParser(prog="eenet pipeline", default_config_files=[DEFAULTS], **STRICT)
+    parser.add_argument("-c", "--config", action="config", help="Recipe or YAML file.")
     parser.add_class_arguments(_Options)
     for stage in ("stage1", "stage2"):
         parser.add_argument(f"--{stage}", action=ActionParser(parser=stage_parser()))

@@ -18,6 +18,7 @@ from jsonargparse import auto_cli
 from jsonargparse.typing import PositiveInt
 from rich.table import Table
 
+from eenet.cli.recipes import RECIPES
 from eenet.cli.sweep_file import Trial, command_of, read_sweep, trials
 from eenet.files import sha256, write_text
 from eenet.plotting.tables import print_table, to_csv
@@ -134,10 +135,10 @@ class _Trial:
 
 
 def _content(word: str) -> str | None:
-    """What decides the content of a file, or of a finished pipeline's outputs, that is named."""
+    """What decides the content of a file, a finished pipeline's outputs or a recipe, if named."""
     path = Path(word.partition("=")[2] or word)
-    record = path / "stage1" / "done.json"
-    return next((sha256(p) for p in (path, record) if p.is_file()), None)
+    places = path, path / "stage1" / "done.json", RECIPES / f"{path}.yaml"
+    return next((sha256(place) for place in places if place.is_file()), None)
 
 
 def _environment(jobs: int) -> dict[str, str]:

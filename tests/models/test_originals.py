@@ -77,6 +77,7 @@ def test_last_exit_is_torchvisions(name: str, exits: list[str], size: int) -> No
         logits = ours(x)
         torch.testing.assert_close(logits[-1], theirs(x), rtol=0, atol=0)
     assert logits.shape == (len(exits) + 1, 2, 6)
+    assert ours.channel_dim == (-1 if name.startswith(("swin", "vit")) else 1)
     one = torch.tensor([1])
     torch.testing.assert_close(run_steps(ours, x, one), logits[:, one], rtol=1e-4, atol=1e-5)
 

@@ -37,6 +37,11 @@ class MultiExitNetwork(nn.Module):
     """Arguments to replace by these where the weights come from a checkpoint: with them, building
     the network reads no file and downloads nothing. Plain values, kept in the checkpoint."""
 
+    partition = 0.0
+    """Fraction of the channels that each stage hands on without gradient in training."""
+    channel_dim = 1
+    """Where the channels of a state's tensors are."""
+
     def __init__(
         self, stages: Sequence[nn.Module], heads: Sequence[nn.Module], num_classes: int
     ) -> None:
@@ -88,7 +93,17 @@ class MultiExitNetwork(nn.Module):
         for k in range(self.num_exits):
             exit_logits, state = self.step(k, state)
             logits.append(exit_logits)
+            if self.training and self.partition:
+                state = pytree.tree_map_only(Tensor, self._detach_channels, state)
         return torch.stack(logits)
+
+    def _detach_channels(self, x: Tensor) -> Tensor:
+        if not x.is_floating_point() or x.dim() < 2:
+            return x
+        size = x.shape[self.channel_dim]
+        kept = size - round(self.partition * size)
+        shared, private = x.split([kept, size - kept], self.channel_dim)
+        return torch.cat([shared, private.detach()], self.channel_dim)
 
     def narrow(self, state: State, keep: Tensor) -> State:
         """Reduces a state to the samples `keep` `[b]` (int64) that go on; see `narrow`."""

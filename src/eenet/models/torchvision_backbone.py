@@ -64,6 +64,7 @@ class TorchvisionBackbone(MultiExitNetwork):
         early = [_head(shape, num_classes, head_convs, last) for shape in shapes[:-1]]
         super().__init__(stages, [*early, classifier], num_classes)
         self.trained = trained
+        self.channel_dim = -1 if last or len(shapes[0]) == 3 else 1
         # What torchvision's weights change of the architecture.
         options = dict(options or {})
         if hasattr(model, "transform_input"):  # GoogLeNet, Inception

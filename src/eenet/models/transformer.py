@@ -44,6 +44,8 @@ class TransformerEncoder(MultiExitNetwork):
             embeddings.
     """
 
+    channel_dim = -1
+
     def __init__(
         self,
         name_or_path: str | None = None,

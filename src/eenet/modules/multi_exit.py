@@ -40,6 +40,10 @@ class MultiExitModule(StageModule):
             logits to 11 bits.
         heads_only: Train the early heads alone. Stages and last head stay as they are, batch
             statistics and dropout included: the last exit remains the network one already has.
+        last_exit_first: Until this fraction of the training the last exit alone is trained, then
+            all exits together: mixed training (Kubaty et al. 2025).
+        partition: Fraction of the channels that each stage hands on without gradient, so that they
+            serve its exit alone: feature partitioning (Gong et al. 2024, DFS).
 
     Raises:
         ValueError: If a number is out of range, `start_from` fits no network like this, or what
@@ -65,16 +69,26 @@ class MultiExitModule(StageModule):
         start_from: str | None = None,
         outputs_dtype: Literal["float32", "float16"] = "float32",
         heads_only: bool = False,
+        last_exit_first: float = 0.0,
+        partition: float = 0.0,
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
-        if not 0 <= distill_from <= 1:
-            raise ValueError(f"distill_from={distill_from} must be a fraction of the training")
+        fractions = {
+            "distill_from": distill_from,
+            "last_exit_first": last_exit_first,
+            "partition": partition,
+        }
+        for name, fraction in fractions.items():
+            if not 0 <= fraction <= 1:
+                raise ValueError(f"{name}={fraction} must be a fraction from 0 to 1")
+        if heads_only and last_exit_first:
+            raise ValueError("last_exit_first trains what heads_only=true freezes: leave one out")
         if distill_weight < 0 or distill_temperature <= 0:
             raise ValueError(
                 f"distill_weight={distill_weight} must be 0 or more and "
                 f"distill_temperature={distill_temperature} positive"
             )
-        self.net = net
+        self.net, net.partition = net, partition
         self.outputs_dtype: torch.dtype = getattr(torch, outputs_dtype)
         if heads_only and net.num_exits < 2:
             raise ValueError("heads_only=true: the network has no early exit")
@@ -94,7 +108,7 @@ class MultiExitModule(StageModule):
         weights = losses.exit_weights(exit_weights, net.num_exits)
         self.register_buffer("weights", weights, persistent=False)
         self.distill_weight, self.distill_from = distill_weight, distill_from
-        self.distill_temperature = distill_temperature
+        self.distill_temperature, self.last_exit_first = distill_temperature, last_exit_first
         self.metrics: Any = nn.ModuleDict()
         for split in ("train", "val", "test"):
             metrics = nn.ModuleList(self.metric() for _ in range(net.num_exits))
@@ -136,19 +150,22 @@ class MultiExitModule(StageModule):
 
     def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
         """Loss of one training batch."""
-        logits, loss = self._shared_step(batch, "train")
+        weights = self.weights
+        if self.last_exit_first and training_progress(self.trainer) < self.last_exit_first:
+            weights = torch.eye(len(weights), device=weights.device)[-1]
+        logits, loss = self._shared_step(batch, "train", weights)
         if self.distill_weight and training_progress(self.trainer) >= self.distill_from:
-            pull = losses.self_distillation(logits, self.weights, self.distill_temperature)
+            pull = losses.self_distillation(logits, weights, self.distill_temperature)
             loss = loss + self.distill_weight * pull
         return loss
 
     def validation_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:
         """Loss and accuracies of one validation batch."""
-        self._shared_step(batch, "val")
+        self._shared_step(batch, "val", self.weights)
 
     def test_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:
         """Loss and accuracies of one test batch."""
-        self._shared_step(batch, "test")
+        self._shared_step(batch, "test", self.weights)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the mean over the exits."""
@@ -171,12 +188,14 @@ class MultiExitModule(StageModule):
             logits: Tensor = self(x)
         return logits
 
-    def _shared_step(self, batch: tuple[Any, Tensor], split: str) -> tuple[Tensor, Tensor]:
+    def _shared_step(
+        self, batch: tuple[Any, Tensor], split: str, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
         x, y = batch
         logits = self(x)
         full = [losses.at_pixels(z, y) for z in logits]
-        loss = losses.multi_exit_cross_entropy(full, y, self.weights, self.ignore_index)
         training = split == "train"
+        loss = losses.multi_exit_cross_entropy(full, y, weights, self.ignore_index)
         self.log(
             f"{split}/loss", loss, prog_bar=training, batch_size=len(y), sync_dist=not training
         )

@@ -102,7 +102,7 @@ class MultiExitNetwork(nn.Module):
             return x
         size = x.shape[self.channel_dim]
         kept = size - round(self.partition * size)
-        shared, private = x.split([kept, size - kept], self.channel_dim)
+        shared, private = torch.split(x, [kept, size - kept], self.channel_dim)
         return torch.cat([shared, private.detach()], self.channel_dim)
 
     def narrow(self, state: State, keep: Tensor) -> State:

@@ -85,10 +85,10 @@ def main() -> None:
     conditions(arguments, predictor)
     outputs = load_outputs(f"{arguments.run_dir}/stage1/outputs/test.safetensors")
     policy = predictor.policy.cpu()
-    scores = score_exits(policy.at(arguments.budget * predictor._scale).scorer, outputs.evidence())
+    scores = score_exits(policy.at_fraction(arguments.budget).scorer, outputs.evidence())
     uniform = torch.ones(len(scores))
     candidates = [tilt(uniform, s) for s in torch.linspace(-3, 3, 64).tolist()]
-    rules = [policy.at(float(b) * predictor._scale) for b in arguments.budgets]
+    rules = [policy.at_fraction(b) for b in arguments.budgets]
     plain, rounds, rows = scores.tolist(), arguments.rounds, []
     # Plain Python on everything would take minutes: fewer samples, for both.
     few = outputs.select(torch.arange(min(arguments.few, outputs.num_samples)))

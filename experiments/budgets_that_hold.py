@@ -88,7 +88,7 @@ def control_table(run: str, policy: EENetPlus, val: ExitOutputs, test: ExitOutpu
         cost = at_exits(stream.costs, fixed).double().mean(1)
         reached = at_exits(quality, fixed).double().mean(1)
         for budget in BUDGETS:
-            plain = policy.at(budget * full).thresholds
+            plain = policy.at_fraction(budget).thresholds
             before = first_exit(scores, plain)
             after, control = follow(policy, stream, budget * full)
             spent = [float(stream.costs[e].double().mean()) / full for e in (before, after)]

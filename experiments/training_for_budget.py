@@ -99,7 +99,7 @@ def training_loss(logits, labels, weights, recipe, progress, routes):
 def routes_of(net, part, costs):
     """Gives the share of the budgets at which max probability sends a sample to each exit."""
     policy = MaxProbability().fit(collect(net, part, costs))
-    rules = [policy.at(budget * costs[-1].item()) for budget in BUDGETS]
+    rules = [policy.at_fraction(budget) for budget in BUDGETS]
 
     def routes(logits):
         evidence = ExitOutputs(costs=costs, logits=logits).evidence()
@@ -124,7 +124,7 @@ def reached(policy, val, test):
     evidence, quality = test.evidence(), test.answer_quality()
     cheapest = test.costs[0].item() / full
     grid = torch.linspace(cheapest + 1e-6, 0.8, 60).tolist()
-    exits = torch.stack([policy.at(budget * full).decide(evidence) for budget in grid])
+    exits = torch.stack([policy.at_fraction(budget).decide(evidence) for budget in grid])
     cost = (test.costs[exits] / full).mean(1)
     mean = torch.stack([quality.gather(0, e[None]).mean() for e in exits])
     ends = torch.tensor([cheapest]), quality[0].mean()[None]

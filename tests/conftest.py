@@ -1,6 +1,7 @@
 """Small exit outputs to test on, and a quiet, offline environment."""
 
 import os
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_SILENT", "true")
@@ -19,7 +20,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
 def make_outputs(
-    exits: int = 3, samples: int = 400, classes: int = 5, seed: int = 0
+    exits: int = 3,
+    samples: int = 400,
+    classes: int = 5,
+    seed: int = 0,
+    per_sample_costs: bool = False,
+    **fields: Any,
 ) -> ExitOutputs:
     """Outputs of a pretended network whose later exits know more about the label."""
     generator = torch.Generator().manual_seed(seed)
@@ -30,7 +36,9 @@ def make_outputs(
     strength = torch.linspace(0.5, 1.5, exits)[:, None, None]
     logits = strength * ease * signal + noise.cumsum(0) / torch.arange(1, exits + 1)[:, None, None]
     costs = torch.linspace(1.0, 10.0, exits, dtype=torch.float64)
-    return ExitOutputs(costs=costs, logits=logits, labels=labels)
+    if per_sample_costs:
+        costs = costs[:, None] * (0.5 + torch.rand(samples, generator=generator))
+    return ExitOutputs(**{"costs": costs, "logits": logits, "labels": labels, **fields})
 
 
 @pytest.fixture

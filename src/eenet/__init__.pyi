@@ -8,7 +8,9 @@ from .policies import BudgetControl as BudgetControl
 from .policies import EENet as EENet
 from .policies import EENetPlus as EENetPlus
 from .policies import Entropy as Entropy
+from .policies import HeuristicPolicy as HeuristicPolicy
 from .policies import JointGates as JointGates
+from .policies import LearnedPolicy as LearnedPolicy
 from .policies import LearnedStopping as LearnedStopping
 from .policies import Margin as Margin
 from .policies import MaxProbability as MaxProbability

@@ -8,7 +8,8 @@ import torch
 from tests.conftest import make_outputs
 
 from eenet.cli import main
-from eenet.comparison.compare import POLICIES, Source, compare, decide, fit_policies
+from eenet.comparison.compare import POLICIES, Source, compare, decide
+from eenet.modules import fit_policies
 from eenet.outputs import save_outputs
 from eenet.policies import EENet, Margin
 from eenet.policies.thresholds import at_exits
@@ -86,7 +87,7 @@ def test_gradient_descent_keeps_the_best_epoch_and_depends_on_the_seed():
     scores = []
     for seed in (0, 0, 1):
         policy = EENet()
-        fit_policies([policy], outputs, [5.0], seed, epochs=10)
+        fit_policies([policy], outputs, [0.5], seed, epochs=10)
         scores.append(policy.calibration_scores)
     assert torch.equal(scores[0], scores[1])
     assert not torch.equal(scores[0], scores[2])

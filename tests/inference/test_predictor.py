@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests.conftest import make_outputs
+from tests.policies.contract import ALL, fitted
 from torch import nn
 
 from eenet.inference import AdaptivePredictor
@@ -10,35 +11,9 @@ from eenet.inference.decision import Alone, decisions
 from eenet.models import CifarResNet, MSDNet, MultiExitNetwork, TransformerEncoder
 from eenet.models.layers import fold
 from eenet.outputs import Evidence, ExitOutputs
-from eenet.policies import (
-    EENet,
-    EENetPlus,
-    Entropy,
-    JointGates,
-    LearnedStopping,
-    Margin,
-    MaxProbability,
-    Patience,
-    Random,
-    Temperature,
-    Vote,
-)
+from eenet.policies import Margin, MaxProbability, Random
 from eenet.policies.base import score_exits
 from eenet.policies.thresholds import at_exits, first_exit
-
-POLICIES = [
-    EENet,
-    EENetPlus,
-    Entropy,
-    JointGates,
-    LearnedStopping,
-    Margin,
-    MaxProbability,
-    Patience,
-    Random,
-    Temperature,
-    Vote,
-]
 
 
 class Replay(MultiExitNetwork):
@@ -56,21 +31,12 @@ class Replay(MultiExitNetwork):
         return self.logits[k][state], state
 
 
-def fitted(policy, outputs, budgets=(3.0, 5.0)):
-    torch.manual_seed(0)
-    if hasattr(policy, "prepare"):
-        policy.prepare(outputs, list(budgets))
-        for parameter in policy.parameters():
-            nn.init.normal_(parameter)
-    return policy.fit(outputs)
-
-
 def replay(policy, outputs, budget=5.0, **settings):
     settings = {"budget_unit": "cost", **settings}
     return AdaptivePredictor(Replay(outputs.logits), policy, budget, **settings)
 
 
-@pytest.mark.parametrize("make", POLICIES)
+@pytest.mark.parametrize("make", ALL)
 def test_decisions_are_those_of_the_offline_rule(make):
     policy, outputs = fitted(make(), make_outputs(seed=0)), make_outputs(seed=1)
     predictor = replay(policy, outputs)
@@ -89,7 +55,7 @@ def test_decisions_are_those_of_the_offline_rule(make):
     assert report.mean_cost == pytest.approx(float(answers.costs.mean()))
 
 
-@pytest.mark.parametrize("make", [m for m in POLICIES if m is not Random])
+@pytest.mark.parametrize("make", [m for m in ALL if m is not Random])
 @pytest.mark.parametrize("size", [1, 7])
 def test_a_decision_does_not_depend_on_the_rest_of_the_batch(make, size):
     policy, outputs = fitted(make(), make_outputs(seed=0)), make_outputs(seed=1, samples=60)
@@ -99,7 +65,7 @@ def test_a_decision_does_not_depend_on_the_rest_of_the_batch(make, size):
     assert torch.equal(torch.cat(found), policy.at(5.0).decide(outputs.evidence())[order])
 
 
-@pytest.mark.parametrize("make", [m for m in POLICIES if m is not Random])
+@pytest.mark.parametrize("make", [m for m in ALL if m is not Random])
 def test_one_sample_alone_is_decided_as_offline_at_and_beside_its_own_score(make):
     policy, outputs = fitted(make(), make_outputs(seed=0)), make_outputs(seed=1, samples=60)
     logits = outputs.logits.clone()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.policies.test_eenet_plus import make_outputs
+from tests.conftest import make_outputs
 
 from eenet.metrics import (
     area,
@@ -135,12 +135,12 @@ def test_quality_of_each_sample_at_equal_cost():
 
 
 def test_stopping_curves_enclose_what_a_fresh_fit_reaches():
-    val, test = make_outputs(2000), make_outputs(4000, seed=1)
+    val, test = (make_outputs(4, samples, seed=samples) for samples in (2000, 4000))
     (low_cost, low), (high_cost, high) = stopping_curves(test)
     at = torch.tensor([0.4, 0.6, 0.8])
     below, above = quality_at(low_cost, low, at), quality_at(high_cost, high, at)
     assert (below <= above + 1e-3).all()
     policy = EENetPlus().fit(val)
     for budget, most in zip(at.tolist(), above.tolist(), strict=True):
-        exits = policy.at(4 * budget).decide(test.evidence())
+        exits = policy.at_fraction(budget).decide(test.evidence())
         assert float(at_exits(test.answer_quality(), exits).mean()) <= most + 0.01

@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.policies.test_eenet_plus import make_outputs
+from tests.conftest import make_outputs
 
 from eenet.policies import EENetPlus
 from eenet.policies.control import BudgetControl
@@ -41,8 +41,9 @@ def test_a_family_that_underspends_at_its_upper_end_builds_up_no_credit():
 
 
 def test_holds_under_shift_along_a_fitted_family():
-    policy = EENetPlus().fit(make_outputs(600))
-    stream = make_outputs(3000, seed=4)
+    costs = torch.arange(1.0, 5)
+    policy = EENetPlus().fit(make_outputs(4, 600, costs=costs))
+    stream = make_outputs(4, 3000, seed=4, costs=costs)
     evidence = type(stream)(costs=stream.costs, logits=stream.logits * 0.3).evidence()  # unsure
     control = BudgetControl(2.0, stream.costs, step=0.05)
     spent = []
@@ -56,8 +57,8 @@ def test_holds_under_shift_along_a_fitted_family():
 
 
 def test_ends_saturate():
-    policy = EENetPlus().fit(make_outputs(100))
-    fresh = make_outputs(50, seed=2).evidence()
+    policy = EENetPlus().fit(make_outputs(4, 100))
+    fresh = make_outputs(4, 50, seed=2).evidence()
     assert policy.at_point(-0.1).decide(fresh).max() == 0
     assert policy.at_point(1.1).decide(fresh).min() == 3
 

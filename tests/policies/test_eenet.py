@@ -1,8 +1,7 @@
-import copy
-
 import numpy as np
 import pytest
 import torch
+from tests.policies.contract import fitted
 
 from eenet.policies import EENet
 from eenet.policies.base import score_exits
@@ -90,26 +89,11 @@ def test_each_turn_moves_its_own_part_alone(policy, outputs):
         assert all(g is not None for n, g in gradients.items() if n.startswith(moved))
 
 
-def train(policy: EENet, outputs, steps: int = 40) -> EENet:
-    evidence, quality = outputs.evidence(), outputs.answer_quality()
-    optimizer = torch.optim.Adam(policy.parameters(), lr=0.01)
-    for step in range(steps):
-        optimizer.zero_grad()
-        policy.loss(evidence, quality, epoch=step // 2).backward()
-        optimizer.step()
-    return policy.fit(outputs)
-
-
 def test_a_bank_equals_fits_one_by_one(outputs):
-    def fit(budgets):
-        torch.manual_seed(0)
-        policy = EENet()
-        policy.prepare(outputs, budgets)
-        return train(policy, outputs)
-
-    bank = fit(BUDGETS)
-    for m, budget in enumerate(BUDGETS):
-        alone = fit([budget])
+    turns = [step // 2 for step in range(40)]
+    bank = fitted(EENet(), outputs, (0.3, 0.5, 0.8), turns, lr=0.01)
+    for m, budget in enumerate((0.3, 0.5, 0.8)):
+        alone = fitted(EENet(), outputs, (budget,), turns, lr=0.01)
         assert torch.allclose(
             bank.calibration_scores[m], alone.calibration_scores[0], atol=1e-4, rtol=1e-3
         )
@@ -124,24 +108,14 @@ def test_the_offline_scores_are_those_of_the_slow_reference(policy, outputs):
 
 
 def test_training_learns_when_answers_are_right(outputs):
-    torch.manual_seed(0)
-    policy = EENet()
-    policy.prepare(outputs, [5.0])
-    untrained = copy.deepcopy(policy)
     evidence, quality = outputs.evidence(), outputs.answer_quality()
-    train(policy, outputs, 200)
-    assert policy.loss(evidence, quality, 0) < 0.9 * untrained.loss(evidence, quality, 0)
+    untrained, trained = (fitted(EENet(), outputs, (0.5,), range(n), lr=0.01) for n in (0, 100))
+    assert trained.loss(evidence, quality, 0) < 0.9 * untrained.loss(evidence, quality, 0)
 
 
-def test_a_budget_without_a_fit_is_refused(policy, outputs):
-    policy.fit(outputs)
-    with pytest.raises(ValueError, match=r"budget=4.*fitted for 3, 5, 8"):
-        policy.at(4.0)
-    with pytest.raises(ValueError, match="budget=20"):
-        EENet().prepare(outputs, [20.0])
-
-
-def test_the_best_state_of_each_fit_is_a_copy(policy, outputs):
+def test_the_best_state_of_each_fit_is_a_copy_which_the_end_of_training_goes_back_to(
+    policy, outputs
+):
     start = {name: p.detach().clone() for name, p in policy.named_parameters()}
     policy.keep_best(torch.tensor([1.0, 1.0, 1.0]))
     for parameter in policy.parameters():
@@ -149,7 +123,7 @@ def test_the_best_state_of_each_fit_is_a_copy(policy, outputs):
     policy.keep_best(torch.tensor([2.0, 0.5, 1.0]))
     for parameter in policy.parameters():
         parameter.data += 1
-    policy.restore_best()
+    policy.finish(outputs)
     for name, parameter in policy.named_parameters():
         assert torch.equal(parameter[[0, 2]], start[name][[0, 2]])
         assert torch.allclose(parameter[1], start[name][1] + 1)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tests.policies.test_eenet_plus import make_outputs
+from tests.conftest import make_outputs
 
 from eenet.policies import MaxProbability
 from eenet.policies.guarantee import betting_p_value, within_budget, within_loss
@@ -31,9 +31,10 @@ def test_p_value_against_a_loop():
 
 @pytest.fixture(scope="module")
 def setting():
-    policy = MaxProbability().fit(make_outputs(1000))
+    costs = torch.arange(1.0, 5)
+    policy = MaxProbability().fit(make_outputs(4, 1000, costs=costs))
     rules = [policy.at(b) for b in torch.linspace(1.0, 4.0, 31).tolist()]
-    return rules, make_outputs(20000, seed=1)
+    return rules, make_outputs(4, 20000, seed=1, costs=costs)
 
 
 def test_promises_hold_over_resamplings(setting):

@@ -9,7 +9,7 @@ import yaml
 from tests.conftest import make_outputs
 from torch import nn
 
-from eenet.comparison.compare import fit_policies
+from eenet.modules import fit_policies
 from eenet.outputs import save_outputs
 from eenet.policies import EENet, EENetPlus, Margin
 
@@ -30,7 +30,7 @@ def make_run():
             rows = [[f"sentence {n} {ATTACK}", int(y)] for n, y in enumerate(test.labels)]
             csv.writer(file).writerows([["text", "label"], *rows])
         policies = [EENet(), EENetPlus(), Margin()]
-        fit_policies(policies, val, [10 * b for b in BUDGETS], seed, epochs=5)
+        fit_policies(policies, val, BUDGETS, seed, epochs=5)
         state = nn.ModuleDict({p.label: p for p in policies}).state_dict()
         settings = {"tokenizer": "none", "train": str(folder / "stage1/test.csv"), "num_classes": 5}
         names = [f"class {c} {ATTACK}" for c in range(5)]

@@ -83,7 +83,7 @@ class CurveReport(Callback):
         full_cost = float(outputs.mean_costs[-1])
         exit_costs = (outputs.mean_costs / full_cost).tolist()
         exit_quality = outputs.answer_quality().double().mean(1).tolist()
-        budgets = pl_module.resolve_budgets(outputs.mean_costs)
+        budgets = pl_module.relative_budgets(full_cost)
         measured = json.loads(outputs.metadata.get("measured_costs", "{}"))
         rows = curve_rows(pl_module.results(), pl_module.rules, budgets, full_cost, measured)
 

@@ -62,6 +62,9 @@ def check_stages(config: Namespace, train: bool) -> None:
     with _blaming("stage1.model.net, on the data"):
         module.check_data(data)
         macs = count_macs(module.net, x)
+    samples = len(data.val_dataloader().dataset)
+    with _blaming(f"stage1.data: validation leaves {samples} samples to stage2.model.policies"):
+        scheduler.check_samples(samples)
     costs = config.stage2.data.init_args.get("costs")
     if costs != "ms":  # known only once it is measured
         vector = torch.tensor(costs if isinstance(costs, list) else macs, dtype=torch.float64)

@@ -70,7 +70,7 @@ def decide(source: Source, budgets: list[float], labels: list[str], seed: int) -
         seeded = {"seed": seed} if kind in (s.EENetPlus, s.Random) else {}
         policies.append(kind(**settings, **seeded))
         policies[-1].label = label
-    fit_policies(policies, fit, given, seed, epochs=100)
+    fit_policies(policies, fit, given, seed, epochs=100, budget_unit="cost")
     rules = [policy.at(budget) for policy in policies for budget in given]
     exits = test.map(lambda evidence: decide_all(rules, evidence))
     return exits.view(len(policies), len(given), -1).byte().numpy()

@@ -1,7 +1,7 @@
 """Exit outputs as the data of stage 2."""
 
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import lightning as L
 import torch
@@ -65,6 +65,23 @@ class OutputsData(L.LightningDataModule):
         self.costs, self.cost_matrix = costs, cost_matrix
         self._loaded: dict[str, ExitOutputs] = {}
 
+    @classmethod
+    def from_outputs(
+        cls, fit: ExitOutputs | None = None, test: ExitOutputs | None = None, **settings: Any
+    ) -> Self:
+        """The same with outputs in memory in place of files.
+
+        Args:
+            fit: In place of the file `fit`.
+            test: In place of the file `test`.
+            **settings: Those of the constructor.
+        """
+        data = cls(**settings)
+        for name, outputs in {"fit": fit, "test": test}.items():
+            if outputs is not None:
+                data._loaded[name] = data._at_costs(outputs)
+        return data
+
     def outputs(self, name: str) -> ExitOutputs:
         """The outputs "fit" or "test", read once.
 
@@ -75,9 +92,12 @@ class OutputsData(L.LightningDataModule):
             path = self.paths[name]
             if path is None:
                 raise ValueError(f"data.{name}: no file of exit outputs was given")
-            outputs = with_cost_matrix(load_outputs(path), self.cost_matrix)
-            self._loaded[name] = outputs if self.costs is None else recost(outputs, self.costs)
+            self._loaded[name] = self._at_costs(load_outputs(path))
         return self._loaded[name]
+
+    def _at_costs(self, outputs: ExitOutputs) -> ExitOutputs:
+        outputs = with_cost_matrix(outputs, self.cost_matrix)
+        return outputs if self.costs is None else recost(outputs, self.costs)
 
     def setup(self, stage: str | None = None) -> None:
         """Reads what the stage needs, so that errors come first."""
@@ -104,8 +124,12 @@ class OutputsData(L.LightningDataModule):
 
     def _parts(self) -> tuple[Tensor, Tensor]:
         samples = self.outputs("fit").num_samples
+        if samples < 2:
+            raise ValueError(
+                f"data.fit: {samples} sample cannot be divided to learn and to choose by"
+            )
         order = torch.randperm(samples, generator=torch.Generator().manual_seed(self.split_seed))
-        held = max(1, round(self.holdout * samples))
+        held = min(max(1, round(self.holdout * samples)), samples - 1)
         return order[held:], order[:held]
 
     def _loader(self, name: str, index: Tensor, training: bool = False) -> DataLoader[Any]:

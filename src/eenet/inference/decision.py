@@ -10,7 +10,7 @@ from eenet.outputs import Evidence
 from eenet.outputs.evidence import pool_pixels
 from eenet.policies import Policy
 from eenet.policies.eenet_plus_inputs import WIDEST
-from eenet.policies.single_sample import Sample
+from eenet.policies.single_sample import SampleEvidence
 
 
 class Decision(nn.Module):
@@ -23,7 +23,7 @@ class Decision(nn.Module):
 
     def __init__(self, scorer: Policy, k: int) -> None:
         super().__init__()
-        self.scorer, self.k, self.single = scorer, k, scorer.single(k)
+        self.scorer, self.k, self.single = scorer, k, scorer.decide_one(k)
 
     def forward(self, logits: Tensor, threshold: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """A mask `[B]` of who stays, by logits `[B, C, ...]` and the state; and the next state."""
@@ -55,7 +55,7 @@ class Alone:
         self.seen.append(logits)
         single = self.chain[k].single
         if single and self.plain and logits.dim() == 2 and logits.shape[1] <= WIDEST:
-            sample = Sample.from_logits(logits.tolist()[0])
+            sample = SampleEvidence.from_logits(logits.tolist()[0])
             self.plain = sample is not None
             if sample:
                 leaves, self.state = single(sample, self.thresholds[k], self.state)

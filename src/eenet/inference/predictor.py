@@ -16,7 +16,8 @@ from eenet.models.base import batch_size, others
 from eenet.models.costs import LatencyProfile, profile_latency
 from eenet.models.layers import fold
 from eenet.outputs import ExitOutputs
-from eenet.policies import BudgetControl, EENetPlus, Policy, Rule
+from eenet.outputs.exit_outputs import mean_costs
+from eenet.policies import BudgetControl, Policy, Rule
 from eenet.run_folder import RunFolder
 
 _FIRST = torch.zeros(1, dtype=torch.int64)
@@ -93,10 +94,10 @@ class AdaptivePredictor:
                 f"policy: {policy.label} was fitted on {exits} exits (0: not at all), the network "
                 f"has {net.num_exits}"
             )
-        if control is not None and not isinstance(policy, EENetPlus):
+        if control is not None and not policy.nested:
             raise ValueError(f"control: it needs the nested rules of eenet+, not {policy.label}")
-        costs = policy.calibration_costs.double()
-        costs = costs.mean(1) if costs.dim() == 2 else costs
+        costs = mean_costs(policy.calibration_costs)
+        self._fractions = budget_unit == "fraction"
         self._scale = float(costs[-1]) if budget_unit == "fraction" else 1.0
         self.costs = costs / self._scale
         self.profile: LatencyProfile | None = None
@@ -134,7 +135,8 @@ class AdaptivePredictor:
     @budget.setter
     def budget(self, budget: float) -> None:
         if budget not in self._rules:
-            self._rules[budget] = self.policy.at(budget * self._scale)
+            at = self.policy.at_fraction if self._fractions else self.policy.at
+            self._rules[budget] = at(budget)
         self._budget = budget
         self._counts, self._largest = [0] * self.net.num_exits, 1
         self.control = None
@@ -273,7 +275,7 @@ class AdaptivePredictor:
         if self.control is not None:
             self._largest = max(self._largest, samples)
             point = self.control.update(costs * self._scale)
-            self._use(self.policy.at_point(point))  # type: ignore[operator]
+            self._use(self.policy.at_point(point))
         return Answers(logits.argmax(1), logits.float().softmax(1), exits, costs)
 
     def _use(self, rule: Rule) -> None:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eenet.outputs import ExitOutputs
+from eenet.outputs.exit_outputs import mean_costs, per_sample
 from eenet.policies import EENetPlus
 from eenet.policies.thresholds import tilt
 
@@ -26,8 +27,7 @@ def oracle_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         the best exit of each sample at its least cost: in accuracy, "as early as any is right".
     """
     quality = quality.double()
-    costs = costs.double()
-    costs = costs if costs.dim() == 2 else costs[:, None].expand_as(quality)
+    costs = per_sample(costs.double(), quality.shape[1])
     samples = torch.arange(quality.shape[1])
     at = torch.zeros_like(samples)
     spent, gained = [], []
@@ -52,8 +52,7 @@ def oracle_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
 
 def mixture_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
     """The best fixed mixture of exits, as `oracle_curve`: the concave envelope of their means."""
-    means = costs.mean(1) if costs.dim() == 2 else costs
-    return oracle_curve(means[:, None], quality.double().mean(1, keepdim=True))
+    return oracle_curve(mean_costs(costs)[:, None], quality.double().mean(1, keepdim=True))
 
 
 def random_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +65,7 @@ def random_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Mean cost and mean quality, as `oracle_curve`.
     """
-    means = costs.double().reshape(len(costs), -1).mean(1), quality.double().mean(1)
+    means = mean_costs(costs), quality.double().mean(1)
     strengths = torch.linspace(-30, 30, 601).tolist()
     shares = torch.stack([tilt(torch.ones(len(quality)), s) for s in strengths]).to(means[0])
     return shares @ means[0], shares @ means[1]

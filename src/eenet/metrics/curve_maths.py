@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from eenet.outputs import ExitOutputs
+from eenet.outputs.exit_outputs import mean_costs
 
 
 def quality_at(cost: Tensor, quality: Tensor, budgets: Tensor) -> Tensor:
@@ -39,13 +40,13 @@ def mean_at(curves: Sequence[tuple[Tensor, Tensor]], budgets: Tensor) -> Tensor:
 
 def relative(outputs: ExitOutputs) -> tuple[Tensor, Tensor]:
     """Costs as fractions of the full network's `[E(, N)]`, and quality `[E, N]`, in float64."""
-    return (outputs.costs / outputs.mean_costs[-1]).double(), outputs.answer_quality().double()
+    return outputs.relative_costs, outputs.answer_quality().double()
 
 
 def exit_means(networks: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Mean cost and quality of each exit, `[E]`, over networks, given by `relative`."""
-    costs = [costs.reshape(len(costs), -1).mean(1) for costs, _ in networks]
-    return torch.stack(costs).mean(0), torch.stack([q.mean(1) for _, q in networks]).mean(0)
+    costs = torch.stack([mean_costs(costs) for costs, _ in networks])
+    return costs.mean(0), torch.stack([q.mean(1) for _, q in networks]).mean(0)
 
 
 def budget_at(cost: Tensor, quality: Tensor, wanted: Tensor) -> Tensor:

@@ -70,6 +70,7 @@ class SchedulerModule(StageModule):
             )
         outputs = self._outputs()
         budgets = self.resolve_budgets(outputs.mean_costs)
+        self.check_samples(outputs.num_samples)
         for policy in self.learned:
             policy.prepare(outputs, budgets)
 
@@ -79,8 +80,18 @@ class SchedulerModule(StageModule):
         Raises:
             ValueError: If one is out of range.
         """
-        scale = float(costs[-1]) if self.budget_unit == "fraction" else 1.0
-        return [check_budget(budget * scale, costs) for budget in self.budgets]
+        unit = float(costs[-1]) if self.budget_unit == "fraction" else 1.0
+        return [check_budget(budget, costs / unit) * unit for budget in self.budgets]
+
+    def relative_budgets(self, full_cost: float) -> list[float]:
+        """The budgets as fractions of the full network's cost."""
+        unit = 1.0 if self.budget_unit == "fraction" else full_cost
+        return [budget / unit for budget in self.budgets]
+
+    def check_samples(self, samples: int) -> None:
+        """Raises a ValueError that names a policy which cannot be fitted on so few samples."""
+        for policy in self.policies.values():
+            policy.check_samples(samples)
 
     @property
     def learned(self) -> list[LearnedPolicy]:
@@ -120,11 +131,9 @@ class SchedulerModule(StageModule):
 
     def on_train_end(self) -> None:
         """Fits the rest and calibrates all on the whole of the validation outputs."""
-        outputs = self._outputs()
-        for learned in self.learned:
-            learned.restore_best()
-        for policy in self.policies.values():
-            policy.cpu().fit(outputs)
+        outputs, learned = self._outputs(), self.learned
+        for policy in self.policies.cpu().values():
+            policy.finish(outputs) if policy in learned else policy.fit(outputs)
 
     def on_fit_end(self) -> None:
         """Saves the fitted policies as the checkpoint `best.ckpt`."""
@@ -133,13 +142,18 @@ class SchedulerModule(StageModule):
             self.trainer.save_checkpoint(Path(callback.dirpath) / "best.ckpt")
 
     def on_test_start(self) -> None:
-        """Sets the thresholds of every policy for every budget."""
+        """Sets the thresholds of every policy for every budget, by the costs it was fitted with.
+
+        Raises:
+            ValueError: If a policy was fitted on other budgets, exits or classes.
+        """
         outputs = self._outputs("test")
-        budgets = self.resolve_budgets(outputs.mean_costs)
         for label, policy in self.policies.items():
-            self.rules[label] = [policy.at(budget) for budget in budgets]
+            policy.check_shape(outputs.num_exits, outputs.num_classes)
+            at = policy.at_fraction if self.budget_unit == "fraction" else policy.at
+            self.rules[label] = [at(budget) for budget in self.budgets]
             classes = None if outputs.confusion is None else outputs.num_classes
-            curve = BudgetCurve(len(budgets), outputs.num_exits, classes)
+            curve = BudgetCurve(len(self.budgets), outputs.num_exits, classes)
             self.curves[label] = curve.to(self.device)
 
     def test_step(self, batch: OutputsBatch, batch_idx: int) -> None:

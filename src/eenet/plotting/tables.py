@@ -28,8 +28,8 @@ def curve_rows(
     Args:
         curves: Curve of each policy on the test outputs.
         rules: Its rule at each budget.
-        budgets: The budgets, in the unit of the costs.
-        full_cost: Cost of the last exit in that unit.
+        budgets: The budgets, fractions of `full_cost`.
+        full_cost: Cost of the last exit in the unit of the rules and curves.
         measured: Milliseconds ("ms") and joules to each exit `[E]`, where they were measured.
 
     Returns:
@@ -46,7 +46,7 @@ def curve_rows(
         expected, expected_se = numbers(own).T
         error = (curve.cost_se.square() + expected_se.square()).sqrt()
         columns = {
-            "budget": numbers(budgets) / full_cost,
+            "budget": numbers(budgets),
             "expected_cost": expected / full_cost,
             "cost": curve.cost / full_cost,
             "cost_se": error / full_cost,

@@ -1,6 +1,6 @@
 """Exit policies: scores, thresholds and budgets as plain tensor maths."""
 
-from eenet.policies.base import Policy, Rule
+from eenet.policies.base import HeuristicPolicy, Policy, Rule
 from eenet.policies.control import BudgetControl
 from eenet.policies.eenet import EENet
 from eenet.policies.eenet_plus import EENetPlus
@@ -15,13 +15,17 @@ from eenet.policies.heuristics import (
     Temperature,
     Vote,
 )
+from eenet.policies.learned import BankLinear, LearnedPolicy
 
 __all__ = [
+    "BankLinear",
     "BudgetControl",
     "EENet",
     "EENetPlus",
     "Entropy",
+    "HeuristicPolicy",
     "JointGates",
+    "LearnedPolicy",
     "LearnedStopping",
     "Margin",
     "MaxProbability",

@@ -1,6 +1,7 @@
 """The EENet scheduler (Ilhan et al. 2024, section 3.2 and 3.3), one fit per budget in one bank."""
 
 import math
+from dataclasses import dataclass
 from operator import mul
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from eenet.outputs.evidence import Evidence, along_exits, count_votes
 from eenet.policies.learned import BankLinear, LearnedPolicy
-from eenet.policies.single_sample import CLOSE, Sample, Single, reaches
+from eenet.policies.single_sample import CLOSE, SampleEvidence, ScalarDecision, reaches
 
 _EPS = 1e-6
 
@@ -121,35 +122,25 @@ class EENet(LearnedPolicy):
     @torch.no_grad()
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
         """Scores by the score logits of a member."""
-        (score, _), state = self._exit(k, evidence, state)
+        (score, _), state = self.exit_scores(k, evidence, state)
         return score[0], state
 
-    def single(self, k: int) -> Single:
-        """See `Policy.single`."""
+    def decide_one(self, k: int) -> ScalarDecision:
+        """See `Policy.decide_one`."""
         unit: Any = self.score[k]
         weight, bias = unit.weight[self.chosen][0, :, 0].tolist(), unit.bias[self.chosen].item()
         rounding = CLOSE * (sum(map(abs, weight)) + abs(bias))  # no input is larger than 1
-
-        def decide(sample: Sample, threshold: float, state: Any) -> tuple[bool | None, Any]:
-            state = state or ([0] * len(sample.probs), [])
-            votes, past = state
-            votes[sample.predicted] += 1
-            x = [*sample.probs, 1 - sample.one_minus_max, 1 - sample.entropy]
-            x += [max(votes) / (k + 1)] if self.vote else []
-            x += past if self.past_scores else []
-            score = sum(map(mul, x, weight), bias)
-            past.append(0.5 + 0.5 * math.tanh(0.5 * score))
-            return reaches(score, threshold, rounding), state
-
-        return decide
+        return _LinearDecision(k, weight, bias, rounding, self.vote, self.past_scores)
 
     def _forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """Score logits and assignments, both `[M, E, N]`."""
-        scores, inputs = zip(*along_exits(self._exit, evidence), strict=True)
+        scores, inputs = zip(*along_exits(self.exit_scores, evidence), strict=True)
         heights = [a(x).squeeze(-1) for a, x in zip(self.assign, inputs, strict=True)]
         return torch.stack(scores, 1), torch.stack(heights, 1).softmax(1)
 
-    def _exit(self, k: int, evidence: Evidence, state: Any) -> tuple[tuple[Tensor, Tensor], Any]:
+    def exit_scores(
+        self, k: int, evidence: Evidence, state: Any
+    ) -> tuple[tuple[Tensor, Tensor], Any]:
         """Score logits `[m, N]` at exit k with their input `[m, N, D]`, and the next state.
 
         The state holds the votes `[N, C]` and the scores `[N, m]` of each exit so far.
@@ -164,3 +155,28 @@ class EENet(LearnedPolicy):
             x = torch.cat([x, *(score.T.unsqueeze(-1) for score in past)], -1)
         score = self.score[k](x, self.chosen).squeeze(-1)
         return (score, x), (votes, (*past, score.detach().sigmoid().T))
+
+
+@dataclass(frozen=True)
+class _LinearDecision:
+    """The score of exit `k` of one sample."""
+
+    k: int
+    weight: list[float]
+    bias: float
+    rounding: float
+    vote: bool
+    past_scores: bool
+
+    def __call__(
+        self, sample: SampleEvidence, threshold: float, state: Any
+    ) -> tuple[bool | None, Any]:
+        state = state or ([0] * len(sample.probs), [])
+        votes, past = state
+        votes[sample.predicted] += 1
+        x = [*sample.probs, 1 - sample.one_minus_max, 1 - sample.entropy]
+        x += [max(votes) / (self.k + 1)] if self.vote else []
+        x += past if self.past_scores else []
+        score = sum(map(mul, x, self.weight), self.bias)
+        past.append(0.5 + 0.5 * math.tanh(0.5 * score))
+        return reaches(score, threshold, self.rounding), state

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eenet.outputs.evidence import Evidence
-from eenet.policies.single_sample import Sample
+from eenet.policies.single_sample import SampleEvidence
 
 CORE = 5
 """The first inputs are plain confidences, the basis that every penalty spares."""
@@ -17,14 +17,23 @@ WIDEST = 128
 _TOP = 5
 
 
+def input_groups(classes: int) -> dict[str, int]:
+    """How many of the inputs of `exit_inputs` have which meaning, in their order."""
+    groups = {"plain confidences": CORE, "top probabilities": 2 * min(_TOP, classes)}
+    groups["agreement of exits"] = 2
+    if classes <= WIDEST:
+        groups |= {"probability of each class": 2 * classes, "class predicted": 2 * classes}
+    return groups
+
+
 def exit_inputs(k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
     """Inputs `[N, D]` float32 of the samples at exit k, and the state for the next exit.
 
-    In order: plain confidences (`1 - max p` first, the log-odds of max p, its variance, margin,
-    entropy); the highest log-probabilities and probabilities; agreement with the exits before
-    (votes and mean probability of the class now predicted); and, with at most 128 classes, the
-    log-probability and the probability of each class, the class predicted, and that times
-    `1 - max p`.
+    In the order of `input_groups`: plain confidences (`1 - max p` first, the log-odds of max p, its
+    variance, margin, entropy); the highest log-probabilities and probabilities; agreement with the
+    exits before (votes and mean probability of the class now predicted); and, with at most 128
+    classes, the log-probability and the probability of each class, the class predicted, and that
+    times `1 - max p`.
 
     Args:
         k: Exit, from 0.
@@ -51,7 +60,7 @@ def exit_inputs(k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
     return torch.cat(columns, -1), (votes, summed)
 
 
-def sample_inputs(k: int, sample: Sample, state: Any) -> tuple[list[float], Any]:
+def sample_inputs(k: int, sample: SampleEvidence, state: Any) -> tuple[list[float], Any]:
     """`exit_inputs` of one sample of at most `WIDEST` classes; the state is changed in place."""
     log_probs, probs = sample.log_probs, sample.probs
     if min(log_probs) < -15.0:

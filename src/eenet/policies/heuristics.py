@@ -1,6 +1,7 @@
 """Policies without gradients: confidences, agreement of exits, temperature scaling, and chance."""
 
 import math
+from functools import partial
 from typing import Any, Self, cast
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from eenet.outputs.evidence import Evidence, count_votes
 from eenet.outputs.exit_outputs import ExitOutputs
 from eenet.policies.base import HeuristicPolicy
-from eenet.policies.single_sample import Single
+from eenet.policies.single_sample import SampleEvidence, ScalarDecision
 
 
 class MaxProbability(HeuristicPolicy):
@@ -21,9 +22,15 @@ class MaxProbability(HeuristicPolicy):
         """Scores by the negative uncertainty, a field of `Evidence`."""
         return -getattr(evidence, self.field), None
 
-    def single(self, k: int) -> Single:
-        """See `Policy.single`."""
-        return lambda sample, threshold, _: (sample.at_most(self.field, -threshold), None)
+    def decide_one(self, k: int) -> ScalarDecision:
+        """See `Policy.decide_one`."""
+        return partial(_decide_by_doubt, self.field)
+
+
+def _decide_by_doubt(
+    field: str, sample: SampleEvidence, threshold: float, state: Any
+) -> tuple[bool | None, Any]:
+    return sample.at_most(field, -threshold), state
 
 
 class Entropy(MaxProbability):
@@ -103,7 +110,12 @@ class Temperature(HeuristicPolicy):
             raise ValueError("labels: temperatures are fitted on labelled logits")
         exits = range(outputs.num_exits)
         self.inverse = torch.stack([_inverse_temperature(outputs, k) for k in exits])
-        return self.calibrate(outputs)
+        return super().fit(outputs)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there are temperatures."""
+        return self.inverse.numel() > 0
 
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
         """Scores by `max_c p_c - 1` of the scaled probabilities."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eenet.outputs.evidence import Evidence
-from eenet.outputs.exit_outputs import ExitOutputs
+from eenet.outputs.exit_outputs import ExitOutputs, mean_costs
 from eenet.policies.base import Policy, Rule, rule_for, score_exits
 from eenet.policies.thresholds import check_budget
 
@@ -17,14 +17,16 @@ from eenet.policies.thresholds import check_budget
 class LearnedPolicy(Policy):
     """A policy with one fit per budget: every parameter's first dimension.
 
-    The order is `prepare`, gradient steps on `loss` with `keep_best` now and then, `restore_best`,
-    `calibrate`; `eenet.modules.SchedulerModule` does so. No fit may depend on another. Scores come
-    from one `member` at a time.
+    `eenet.modules.fit_policies` fits it, as stage 2 does: `prepare`, gradient steps on `loss` with
+    `keep_best` now and then, `finish`. No fit may depend on another. Scores come from one `member`
+    at a time. A policy of one's own has `build`, `loss` and `step`, see docs/policies.md.
     """
 
+    any_budget = False
+    least_samples = 2  # to learn from, and to choose the best epoch by
     sized_by_data = (*Policy.sized_by_data, "sizes", "budgets", "costs", "shares")
     chosen = slice(None)
-    """Which fits compute."""
+    """Which fits compute: all of them in training, one in `step`."""
     sizes: Tensor  # those of `build`
     budgets: Tensor
     costs: Tensor
@@ -33,6 +35,27 @@ class LearnedPolicy(Policy):
     def __init__(self) -> None:
         super().__init__()
         self._best: dict[str, Tensor] = {}
+
+    def fit(self, outputs: ExitOutputs) -> Self:
+        """Is refused: budgets are needed too.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(self.how_to_fit)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether training has come to its end."""
+        return self.calibration_scores.numel() > 0
+
+    @property
+    def how_to_fit(self) -> str:
+        """What to say of a policy that is not fitted, in one line."""
+        return (
+            f"{self.label} is fitted for given budgets: use "
+            "eenet.modules.fit_policies([policy], outputs, budgets)"
+        )
 
     def prepare(self, outputs: ExitOutputs, budgets: list[float]) -> None:
         """Makes fresh parameters for outputs of this shape and these costs.
@@ -49,6 +72,7 @@ class LearnedPolicy(Policy):
             raise ValueError(f"quality must lie in [0, 1] for {self.label}: rescale it")
         self.costs = outputs.mean_costs.float()
         self.budgets = torch.tensor([check_budget(b, outputs.mean_costs) for b in budgets])
+        self.calibration_scores = self.calibration_scores.new_empty(0)
         self._build([len(budgets), outputs.num_exits, outputs.num_classes])
         self._best = {}
 
@@ -81,9 +105,12 @@ class LearnedPolicy(Policy):
         """Loss `[M]` of each fit, by which its best epoch is chosen; None: the last one counts."""
         return None
 
-    @abstractmethod
     def exit_shares(self, evidence: Evidence) -> Tensor:
-        """Exit distribution `[M, E]` of each fit on these samples, before it is tilted."""
+        """Exit distribution `[M, E]` of each fit on these samples, before it is tilted.
+
+        By default all exits are alike, which tilting makes geometric.
+        """
+        return evidence.entropy.new_ones(len(self.budgets), len(evidence.entropy))
 
     def member(self, m: int) -> Self:
         """Fit `m` as a scorer: the same policy, parameters and all, with this one chosen."""
@@ -91,9 +118,18 @@ class LearnedPolicy(Policy):
         member.chosen = slice(m, m + 1)
         return member
 
-    @torch.no_grad()
+    def finish(self, outputs: ExitOutputs) -> Self:
+        """Ends training: goes back to each fit's best parameters, if any were kept; calibrates."""
+        self.load_state_dict(self._best, strict=False)
+        return self._calibrate(outputs)
+
     def calibrate(self, outputs: ExitOutputs) -> Self:
         """Takes scores `[M, E, N]` and the exit distributions `[M, E]` of these samples."""
+        self._check_calibration(outputs)
+        return self._calibrate(outputs)
+
+    @torch.no_grad()
+    def _calibrate(self, outputs: ExitOutputs) -> Self:
         members = [self.member(m) for m in range(len(self.budgets))]
         shares = []
 
@@ -102,22 +138,51 @@ class LearnedPolicy(Policy):
             shares.append(weight * self.exit_shares(evidence))
             return torch.stack([score_exits(member, evidence) for member in members])
 
-        self.calibration_scores, self.calibration_costs = outputs.map(scores), outputs.costs
+        self._set_calibration(outputs, outputs.map(scores))
         self.shares = torch.stack(shares).sum(0)
         return self
 
+    def check_shape(self, exits: int, classes: int) -> None:
+        """Raises a ValueError if the policy was fitted on other exits or classes."""
+        super().check_shape(exits, classes)
+        if len(self.sizes) and (fitted := int(self.sizes[2])) != classes:
+            raise ValueError(
+                f"{self.label} was fitted on {fitted} classes; these outputs have {classes}"
+            )
+
+    def check_budget(self, budget: float, fraction: bool = False) -> None:
+        """See `Policy.check_budget`; only the budgets fitted are served."""
+        super().check_budget(budget, fraction)
+        self._fit_for(budget, fraction)
+
     def at(self, budget: float) -> Rule:
         """The rule of the fit for `budget`; the error where there is none lists those there are."""
-        distance = (self.budgets - budget).abs()
-        if not len(distance) or float(distance.min()) > 1e-4 * budget:
-            fitted = ", ".join(f"{float(b):g}" for b in self.budgets)
-            raise ValueError(
-                f"budget={budget:g}: {self.label} holds the budget in its loss and was fitted for "
-                f"{fitted or 'none'}; fit it for this one too"
-            )
-        m = int(distance.argmin())
+        return self._rule(budget, fraction=False)
+
+    def at_fraction(self, budget: float) -> Rule:
+        """The rule of the fit for this fraction of what the full network cost in training."""
+        return self._rule(budget, fraction=True)
+
+    def _rule(self, budget: float, fraction: bool) -> Rule:
+        self.check_budget(budget, fraction)
+        m, budget = self._fit_for(budget, fraction), budget * self._unit(fraction)
         scores, costs = self.calibration_scores[m], self.calibration_costs
         return rule_for(self.member(m), scores, costs, self.shares[m], budget)
+
+    def _fit_for(self, budget: float, fraction: bool) -> int:
+        budgets = self.budgets / self.costs[-1] if fraction else self.budgets
+        distance = (budgets - budget).abs()
+        m = int(distance.argmin())
+        if float(distance[m]) > 1e-4 * budget:
+            low, high = (
+                mean_costs(self.calibration_costs)[[0, -1]] / self._unit(fraction)
+            ).tolist()
+            raise ValueError(
+                f"budget={budget:g}: {self.label} was fitted for "
+                f"{', '.join(f'{float(b):g}' for b in budgets)} only; fit it for this one too, or "
+                f"use eenet+, which serves any budget from {low:g} to {high:g}"
+            )
+        return m
 
     def keep_best(self, losses: Tensor) -> None:
         """Copies the parameters of those fits whose held-out loss `[M]` is the lowest so far."""
@@ -128,10 +193,6 @@ class LearnedPolicy(Policy):
         self._best_losses[better] = losses[better]
         for name, parameter in self.named_parameters():
             self._best[name][better] = parameter.detach()[better]
-
-    def restore_best(self) -> None:
-        """Goes back to each fit's best parameters, if `keep_best` was ever called."""
-        self.load_state_dict(self._best, strict=False)
 
 
 class BankLinear(nn.Module):
@@ -146,5 +207,6 @@ class BankLinear(nn.Module):
         self.bias = nn.Parameter(bias.repeat(members, 1, 1))
 
     def forward(self, x: Tensor, members: slice = slice(None)) -> Tensor:
-        """Applies the chosen layers: `[m, N, inputs]` to `[m, N, outputs]`."""
-        return torch.baddbmm(self.bias[members], x, self.weight[members])
+        """Applies the chosen layers: `[m, N, inputs]`, or `[N, inputs]`, to `[m, N, outputs]`."""
+        weight = self.weight[members]
+        return torch.baddbmm(self.bias[members], x.expand(len(weight), -1, -1), weight)

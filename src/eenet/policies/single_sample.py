@@ -9,7 +9,7 @@ CLOSE = 1e-4
 """Relative distance within which float32 and float64 may disagree, with a wide margin."""
 
 
-class Sample(NamedTuple):
+class SampleEvidence(NamedTuple):
     """`Evidence` of one exit for one sample, in float64, and the class predicted."""
 
     log_probs: list[float]
@@ -20,7 +20,7 @@ class Sample(NamedTuple):
     predicted: int
 
     @classmethod
-    def from_logits(cls, logits: list[float]) -> "Sample | None":
+    def from_logits(cls, logits: list[float]) -> "SampleEvidence | None":
         """None where rounding may decide which class is predicted, or a logit is infinite."""
         first, second = sorted(logits)[:-3:-1]
         if not 1e-5 < first - second < math.inf:
@@ -43,7 +43,7 @@ class Sample(NamedTuple):
         return reaches(limit, value, CLOSE * value + (1e-6 if field == "entropy" else 1e-30))
 
 
-Single = Callable[[Sample, float, Any], tuple[bool | None, Any]]
+ScalarDecision = Callable[[SampleEvidence, float, Any], tuple[bool | None, Any]]
 """Whether a sample leaves an exit, by what it shows, the threshold and the state the exit before
 left (None at the first): None where float32 may disagree, so that scores have to be computed as
 they are for many samples. Returns the state for the next exit too, which it may change in place."""

@@ -166,9 +166,9 @@ def check_budget(budget: float, costs: Tensor) -> float:
     """
     low, high = float(costs[0]), float(costs[-1])
     if not low * (1 - 1e-6) <= budget <= high * (1 + 1e-6):
+        fractions = "" if high == 1 else f" (as fractions: {low / high:.3f} to 1)"
         raise ValueError(
-            f"budget={budget:g} cannot be met: it must lie between {low:g}, the cost of the first "
-            f"exit, and {high:g}, that of the full network "
-            f"(as fractions: {low / high:.3f} to 1)"
+            f"budget={budget:g} cannot be met: it must lie between {low:.4g}, the cost of the "
+            f"first exit, and {high:.4g}, that of the full network{fractions}"
         )
     return min(max(budget, low), high)

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 
 from eenet.outputs import ExitOutputs
-from eenet.policies import BudgetControl, EENetPlus, Policy, within_budget
+from eenet.outputs.exit_outputs import per_sample
+from eenet.policies import BudgetControl, Policy, within_budget
 from eenet.policies.base import score_exits
-from eenet.policies.learned import LearnedPolicy
 from eenet.policies.thresholds import at_exits, first_exit
 
 _BATCHES = 2000
@@ -29,20 +29,20 @@ def control_track(policy: Policy, outputs: ExitOutputs, budget: float) -> dict[s
         "seen" samples, mean cost "controlled" and "fixed" so far and the control's "bound" on the
         distance to the "budget", at up to 240 places of the stream.
     """
-    if not isinstance(policy, EENetPlus):
+    if not policy.nested:
         return None
     full, samples = float(outputs.mean_costs[-1]), outputs.num_samples
     control = BudgetControl(budget * full, outputs.mean_costs)
     scores = score_exits(policy, outputs.evidence())
     size = -(-samples // _BATCHES)
     spent = []
-    costs = outputs.costs if outputs.costs.dim() == 2 else outputs.costs[:, None].expand_as(scores)
+    costs = per_sample(outputs.costs, samples)
     for part, own in zip(*(torch.split(x, size, 1) for x in (scores, costs)), strict=True):
         exits = first_exit(part, policy.at_point(control.u).thresholds)
         spent.append(at_exits(own, exits).double())
         control.update(spent[-1])
     seen = torch.arange(1, samples + 1)
-    fixed = at_exits(outputs.costs, first_exit(scores, policy.at(budget * full).thresholds))
+    fixed = at_exits(outputs.costs, first_exit(scores, policy.at_fraction(budget).thresholds))
     shown = torch.unique(torch.linspace(size - 1, samples - 1, _POINTS).long())
     return {
         "policy": policy.label,
@@ -79,9 +79,9 @@ def promises(
         cal, test = (test.select(half) for half in order.tensor_split(2))
     full = float(test.mean_costs[-1])
     steps = budgets
-    if not isinstance(policy, LearnedPolicy):
-        steps = torch.linspace(float(test.mean_costs[0]) / full, max(budgets), _RULES).tolist()
-    rules = [policy.at(budget * full) for budget in steps]
+    if policy.any_budget:
+        steps = torch.linspace(policy.least_budget, max(budgets), _RULES).tolist()
+    rules = [policy.at_fraction(budget) for budget in steps]
     evidence, found = test.evidence(), []
     for budget in budgets:
         try:
@@ -90,7 +90,7 @@ def promises(
             continue
         pair = [
             float(at_exits(test.costs, rule.decide(evidence)).double().mean()) / full
-            for rule in (policy.at(budget * full), kept.rule)
+            for rule in (policy.at_fraction(budget), kept.rule)
         ]
         found.append((budget, *pair, kept.margin / full))
     if not found:

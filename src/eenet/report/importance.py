@@ -7,7 +7,7 @@ import torch
 
 from eenet.outputs import ExitOutputs
 from eenet.policies import EENet, EENetPlus, Policy
-from eenet.policies.eenet_plus_inputs import CORE, exit_inputs
+from eenet.policies.eenet_plus_inputs import exit_inputs, input_groups
 
 _NAMED = 20
 """With more classes than this, their weights are summed up."""
@@ -50,7 +50,7 @@ def _eenet(policy: EENet, outputs: ExitOutputs, budget: float) -> dict[str, Any]
     values: dict[str | int, list[float]] = {}
     evidence, state, member = outputs.evidence(), None, policy.member(m)
     for k in range(exits):
-        (_, x), state = member._exit(k, evidence.at(k), state)
+        (_, x), state = member.exit_scores(k, evidence.at(k), state)
         unit: Any = policy.score[k]
         weights = unit.weight[m, :, 0]
         shown = (weights * x[0].std(0)).tolist()
@@ -66,12 +66,11 @@ def _eenet_plus(policy: EENetPlus, outputs: ExitOutputs, budget: float) -> dict[
     threshold = float(policy.at(budget).thresholds[0])
     prices = policy.prices
     price = int((prices + threshold).abs().argmin()) if math.isfinite(threshold) else 0
-    evidence, state = outputs.evidence(), None
+    evidence, state, groups = outputs.evidence(), None, input_groups(outputs.num_classes)
     values: dict[str, list[float]] = {}
     for k in range(outputs.num_exits - 1):
         inputs, state = exit_inputs(k, evidence.at(k), state)
         weight = policy.weight[k][:, price]
-        groups = _groups(outputs.num_classes, inputs.shape[1])
         parts = (torch.split(x, list(groups.values()), -1) for x in (inputs, weight))
         for name, own, weights in zip(groups, *parts, strict=True):
             values.setdefault(name, []).append(float((own @ weights).std()))
@@ -79,12 +78,3 @@ def _eenet_plus(policy: EENetPlus, outputs: ExitOutputs, budget: float) -> dict[
     if threshold >= float(policy.switch):
         note += ", where a heuristic already decides"
     return {"values": values, "note": note}
-
-
-def _groups(classes: int, width: int) -> dict[str, int]:
-    """How many inputs of `exit_inputs` have which meaning, in their order."""
-    top = min(5, classes)
-    sizes = {"plain confidences": CORE, "top probabilities": 2 * top, "agreement of exits": 2}
-    if width > sum(sizes.values()):
-        sizes |= {"probability of each class": 2 * classes, "class predicted": 2 * classes}
-    return sizes

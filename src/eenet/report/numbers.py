@@ -11,9 +11,8 @@ from eenet import metrics as m
 from eenet.metrics.curve_maths import exit_means, mean_at, relative
 from eenet.outputs import ExitOutputs
 from eenet.outputs.evidence import Evidence
-from eenet.policies import EENetPlus, Policy, Rule
+from eenet.policies import Policy, Rule
 from eenet.policies.base import decide_all, scores_of
-from eenet.policies.learned import LearnedPolicy
 from eenet.policies.thresholds import at_exits
 from eenet.report.calibration import bars, reliability
 from eenet.report.guarantees import control_track, promises
@@ -52,12 +51,10 @@ def decide(policy: Policy, run: Run, evidence: Evidence) -> Decided:
 
     They decide by `evidence`, that of `run.test`, `[E, N]`.
     """
-    full = float(run.val.mean_costs[-1])
-    start = float(run.val.mean_costs[0]) / full
     budgets = run.budgets
-    if not isinstance(policy, LearnedPolicy):
-        budgets = sorted({*budgets, *torch.linspace(start, 1, _STOPS).tolist()})
-    rules = [policy.at(budget * full) for budget in budgets]
+    if policy.any_budget:
+        budgets = sorted({*budgets, *torch.linspace(policy.least_budget, 1, _STOPS).tolist()})
+    rules = [policy.at_fraction(budget) for budget in budgets]
     return Decided(budgets, rules, decide_all(rules, evidence))
 
 
@@ -78,7 +75,7 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
         fractions of the full network's, exits count from 0.
     """
     run = runs[0]
-    labels = sorted(run.policies, key=lambda x: not isinstance(run.policies[x], EENetPlus))
+    labels = sorted(run.policies, key=lambda x: not run.policies[x].nested)
     reference = labels[0]
     budget = run.budgets[nearest(run.budgets, 0.5)]
     pairs = [relative(run.test) for run in runs]

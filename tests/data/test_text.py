@@ -124,7 +124,7 @@ def test_tokens_are_kept_on_disk_until_tokenizer_or_length_changes(
     tokenizer: str, folder: str, tmp_path: Path
 ) -> None:
     def kept() -> int:
-        return len(list((tmp_path / "cache/eenet-tokens").glob("*.arrow")))
+        return len(list((tmp_path / "cache/eenet-tokens").glob("*")))
 
     first = make(tokenizer, folder)
     files = kept()  # one for each of train and test
@@ -142,6 +142,10 @@ def test_tokens_are_kept_on_disk_until_tokenizer_or_length_changes(
     transformers.BertTokenizer(vocab=vocabulary).save_pretrained(other)
     changed = make(str(other), folder)
     assert kept() == 6
+    cut = next((tmp_path / "cache/eenet-tokens").glob("*"))
+    cut.write_bytes(cut.read_bytes()[:50])
+    make(tokenizer, folder), make(str(other), folder), make(tokenizer, folder, max_length=4)
+    assert cut.stat().st_size > 50
     assert read(changed.test_dataloader()) != read(first.test_dataloader())
 
 
@@ -151,8 +155,9 @@ def test_labels_may_be_names(tokenizer: str, tmp_path: Path) -> None:
     path.write_text("\n".join(["text,label", *rows]))
     data = make(tokenizer, str(path), test=str(path), label_names=["bad", "good"])
     assert [label for _, label in read(data.test_dataloader())] == [0, 1] * 10
-    with pytest.raises(ValueError, match=r"'label' holds.*'bad'.*label_names"):
-        make(tokenizer, str(path), test=str(path))
+    assert make(tokenizer, str(path), test=str(path)).class_names == ["bad", "good"]
+    with pytest.raises(ValueError, match=r"num_classes=3, but there are 2 classes: \[bad, good\]"):
+        make(tokenizer, str(path), test=str(path), num_classes=3)
     with pytest.raises(ValueError, match="label_names="):
         make(tokenizer, str(path), label_names=["bad"])
 
@@ -171,7 +176,7 @@ def test_one_table_is_divided_and_its_classes_are_found(tokenizer: str, tmp_path
         "\n".join(["text,label", *(f"{WORDS[i % 10]},{i % 2}" for i in range(20))])
     )
     data = make(tokenizer, path, num_classes=None, test_size=5)
-    assert (data.num_classes, data.class_names) == (2, None)
+    assert (data.num_classes, data.class_names) == (2, ["0", "1"])
     with pytest.raises(
         ValueError, match=r"test=None.*`test_size`"
     ):  # else it would be its own test
@@ -192,10 +197,16 @@ def test_what_is_wrong_is_named(tokenizer: str, folder: str, tmp_path: Path) -> 
         make(tokenizer, folder, label_column="y")
     with pytest.raises(ValueError, match="row 1 of 'text' holds no text but ' '"):
         make(tokenizer, written(text=["film", " "], label=[0, 1]))
-    with pytest.raises(ValueError, match=r"'label' holds \[-1, 2\].*0 to 1"):
+    with pytest.raises(ValueError, match=r"num_classes=2.* 3 classes: \[-1, 0, 2\]"):
         make(tokenizer, written(text=["film"] * 3, label=[-1, 2, 0]), test_size=1)
     with pytest.raises(ValueError, match=r"tokenizer: 6 of the 6 tokens.*\[UNK\]"):
         make(tokenizer, written(text=["mai visto", "un brutto finale", "mah"], label=[0, 1, 0]))
+    served = make(tokenizer, folder)
+    assert served.encode(["mai visto"])["input_ids"].tolist() == [[2, 1, 1, 3]]
+    assert served.encode([])["input_ids"].shape[0] == 0
+    for raw in ("a text", ["good", None]):
+        with pytest.raises(ValueError, match="a list of texts is wanted"):
+            served.encode(raw)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="tokenizer='/no/such'"):
         make("/no/such", folder)
     with pytest.raises(FileNotFoundError, match=r"no/such\.csv"):

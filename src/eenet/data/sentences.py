@@ -1,12 +1,21 @@
-"""Tokenised sentences in memory."""
+"""Tokenized sentences in memory."""
 
+import hashlib
+import pickle
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import track
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from eenet.files import atomic
 
 Batch = tuple[dict[str, Tensor], Tensor]
 
@@ -48,60 +57,59 @@ class Sentences(Dataset[Batch]):
         return {"input_ids": tokens, "attention_mask": mask.long()}, self.labels[index]
 
 
-def tokenise(
-    table: Any, column: str, labels: Tensor, tokenizer: Any, max_length: int, where: str
+def tokenize(
+    texts: Sequence[str], labels: Tensor, tokenizer: Any, max_length: int, where: str
 ) -> Sentences:
-    """Tokenises a table's texts with special tokens, cut at `max_length` tokens.
+    """Tokenizes texts with special tokens, cut at `max_length` tokens.
 
-    The tokens are kept in the cache of `datasets` and found again by the table's content, the
-    tokenizer's and the length.
+    The tokens are kept in the cache of `datasets` and found again by the texts themselves, the
+    tokenizer's content and the length.
 
     Args:
-        table: A `datasets.Dataset` of N rows.
-        column: Its column of texts.
+        texts: N texts.
         labels: Their classes `[N]`.
         tokenizer: A tokenizer of transformers.
         max_length: Most tokens of a sentence.
-        where: What to call the data in an error.
-
-    Raises:
-        ValueError: If most tokens are the unknown token.
+        where: What to call the data while they are tokenized.
     """
     from datasets import config
-    from datasets.fingerprint import Hasher
 
-    def ids(rows: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-        cut = tokenizer(rows[column], truncation=True, max_length=max_length)
-        return {"ids": cut["input_ids"]}
-
-    knows = backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         backend.no_truncation()  # calls leave these behind, which would change the name
         backend.no_padding()
-        knows = backend.to_str()
-    name = Hasher.hash((table._fingerprint, column, knows or tokenizer, max_length))
-    folder = Path(config.HF_DATASETS_CACHE) / "eenet-tokens"
-    folder.mkdir(parents=True, exist_ok=True)
-    encoded = table.select_columns(column).map(
-        ids,
-        batched=True,
-        remove_columns=column,
-        cache_file_name=str(folder / f"{name}.arrow"),
-        new_fingerprint=name,
-        desc=f"Tokenising {where}",
-    )
-    lists = encoded.data.column("ids").combine_chunks()
-    lengths = torch.tensor(lists.value_lengths().to_numpy(), dtype=torch.int64)
-    tokens = torch.tensor(lists.flatten().to_numpy(), dtype=torch.int32)
-    require_known(tokens, len(table), tokenizer, where)
+    content = hashlib.sha256(backend.to_str().encode() if backend else pickle.dumps(tokenizer))
+    content.update(f"{max_length}".encode())
+    for text in texts:
+        data = text.encode()
+        content.update(len(data).to_bytes(8, "little") + data)
+    path = Path(config.HF_DATASETS_CACHE) / "eenet-tokens" / f"{content.hexdigest()}.safetensors"
+    try:
+        saved = load_file(path)
+    except (OSError, SafetensorError):  # not there, or cut off
+        saved = _tokens(texts, tokenizer, max_length, f"Tokenizing {where}")
+        with atomic(path) as temporary:
+            save_file(saved, temporary)
+    lengths = saved["lengths"]
     starts = lengths.cumsum(0) - lengths
-    return Sentences(tokens, starts, lengths, labels, tokenizer.pad_token_id or 0)
+    return Sentences(saved["tokens"], starts, lengths, labels, tokenizer.pad_token_id or 0)
+
+
+def _tokens(texts: Sequence[str], tokenizer: Any, max_length: int, title: str) -> dict[str, Tensor]:
+    tokens, lengths, size = [], [], 1000
+    parts = range(0, len(texts), size)
+    console = Console(stderr=True)
+    for start in track(parts, title, console=console, disable=len(parts) < 10):
+        part = list(texts[start : start + size])
+        ids = tokenizer(part, truncation=True, max_length=max_length)["input_ids"]
+        lengths += [len(sentence) for sentence in ids]
+        tokens.append(torch.tensor([*chain.from_iterable(ids)], dtype=torch.int32))
+    return {"tokens": torch.cat(tokens), "lengths": torch.tensor(lengths, dtype=torch.int64)}
 
 
 def require_known(tokens: Tensor, texts: int, tokenizer: Any, where: str) -> None:
     """Refuses the tokens of N texts if most of them are the unknown token (`ValueError`)."""
-    padding = int((tokens == tokenizer.pad_token_id).sum())
-    words = tokens.numel() - padding - texts * tokenizer.num_special_tokens_to_add()
+    words = tokens.numel() - texts * tokenizer.num_special_tokens_to_add()
     unknown = int((tokens == tokenizer.unk_token_id).sum()) if tokenizer.unk_token else 0
     if 2 * unknown > words:
         raise ValueError(

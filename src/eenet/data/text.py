@@ -6,18 +6,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from eenet.data.sentences import Sentences, require_known, tokenise
+from eenet.data.labels import Classes, find_classes, require_labels
+from eenet.data.sentences import Sentences, require_known, tokenize
 from eenet.data.splits import DataSource, Split
-from eenet.data.tables import column_of, is_one_table, read_table, texts_of
+from eenet.data.tables import column_of, is_one_table, place_of, read_table, texts_of
 from eenet.extras import require
 
 
 class TextClassificationSource(DataSource):
-    """Sentences with a class each, tokenised once (cached on disk), in memory as one flat tensor.
+    """Sentences with a class each, tokenized once (cached on disk), in memory as one flat tensor.
 
     Batches are `({"input_ids", "attention_mask"}, labels)`: int64 `[B, T]`, `[B, T]` and `[B]`,
     padded to the longest sentence of the batch. Training batches hold sentences of similar
@@ -37,8 +37,10 @@ class TextClassificationSource(DataSource):
         test_split: Name of the test split.
         text_column: Column of the texts.
         label_column: Column of the labels.
-        label_names: The C names in the order of the classes. Without them, labels other than
-            0 ... C - 1 (names, or stars from 1 to 5) are classes in sorted order.
+        label_names: All C labels (names, numbers or truth values) in the order of the classes, or
+            names for the labels 0 ... C - 1. Without them the classes are the labels of `train`:
+            numbers in their order, then names. Other files' labels are matched by value: 1, 1.0 and
+            "1" are one class in every kind of file, and one that `train` has not is an error.
         max_length: Tokens at which a sentence is cut, special ones included.
         **settings: Those of `DataSource`.
 
@@ -46,8 +48,9 @@ class TextClassificationSource(DataSource):
         ModuleNotFoundError: At set-up, if transformers is not installed.
         FileNotFoundError: At set-up, if a path does not exist or holds no such split.
         ValueError: If `label_names` are not `num_classes` names. At set-up, if the tokenizer cannot
-            be loaded or knows hardly any of the words, a column is missing, a text is empty, a
-            label is no class, or there is nothing to test on.
+            be loaded or knows hardly any of the words of `train`, a column is missing, a text or
+            label is empty, a label is no class, labels are measurements (regression) or several in
+            a row, or there is nothing to test on.
     """
 
     def __init__(
@@ -61,23 +64,23 @@ class TextClassificationSource(DataSource):
         test_split: str = "test",
         text_column: str = "text",
         label_column: str = "label",
-        label_names: list[str] | None = None,
+        label_names: list[str | bool | int | float] | None = None,
         max_length: int = 128,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         if label_names is not None and num_classes not in (None, len(label_names)):
             raise ValueError(f"label_names={label_names} must have num_classes={num_classes} names")
+        self._classes = None if label_names is None else Classes(label_names, True)
         self.tokenizer, self.max_length = tokenizer, max_length
         self.train, self.test, self.config_name = train, test, config_name
         self.split_names = {"train": train_split, "test": test_split}
         self.num_classes = num_classes or len(label_names or ())  # 0 until they are found
-        self._index: dict[Any, int] = {x: number for number, x in enumerate(label_names or ())}
         self.text_column, self.label_column = text_column, label_column
-        self.class_names = label_names
+        self.class_names = self._classes.names if self._classes else None
 
     def read(self) -> dict[Split, Dataset[Any]]:
-        """Reads, tokenises and divides the texts."""
+        """Reads, tokenizes and divides the texts."""
         rest = self._load("train")
         splits: dict[Split, Any] = {s: rest.select(i) for s, i in self.parts(len(rest)).items()}
         held_out, alone = "test" in splits, self.test is None and is_one_table(self.train)
@@ -97,10 +100,12 @@ class TextClassificationSource(DataSource):
 
     def encode(self, raw: Sequence[str]) -> dict[str, Tensor]:
         """Texts as the network takes them: `input_ids` and `attention_mask`, `[B, T]` int64."""
+        if isinstance(raw, str) or not all(isinstance(text, str) for text in raw):
+            wrong = [raw] if isinstance(raw, str) else [x for x in raw if not isinstance(x, str)]
+            raise ValueError(f"a list of texts is wanted, not {type(raw)} with {wrong[0]!r}")
         cut = {"truncation": True, "max_length": self.max_length}
-        encoded = self._tokenizer(list(raw), **cut, padding=True, return_tensors="pt")
-        require_known(encoded["input_ids"], len(raw), self._tokenizer, "the input")
-        return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+        encoded = self._tokenizer(list(raw) or [""], **cut, padding=True, return_tensors="pt")
+        return {name: encoded[name][: len(raw)] for name in ("input_ids", "attention_mask")}
 
     @property
     def num_tokens(self) -> int:
@@ -134,33 +139,29 @@ class TextClassificationSource(DataSource):
 
     def _load(self, which: str) -> Sentences:
         where, table = f"{which}={self._source(which)!r}", self._table(which)
+        labels = self._labels(table, where)
+        texts = texts_of(table, self.text_column, where)
+        sentences = tokenize(texts, labels, self._tokenizer, self.max_length, where)
+        if which == "train":
+            require_known(sentences.tokens, len(texts), self._tokenizer, where)
+        return sentences
+
+    def _labels(self, table: Any, where: str) -> Tensor:
+        """The rows' classes; those of the training table, read first, hold for all."""
         labels = column_of(table, "label_column", self.label_column, where)
-        texts_of(table, self.text_column, where)
-        classes = self._classes(labels, where)
-        return tokenise(table, self.text_column, classes, self._tokenizer, self.max_length, where)
-
-    def _classes(self, labels: list[Any], where: str) -> Tensor:
-        if not self.num_classes:
-            self._find_classes(labels)
-        labels = [self._index.get(x, x) if isinstance(x, (int, str)) else x for x in labels]
-        known = range(self.num_classes)
-        wrong = {repr(x): x for x in labels if not isinstance(x, int) or x not in known}
-        if wrong:
-            raise ValueError(
-                f"{where}: {self.label_column!r} holds {[wrong[x] for x in sorted(wrong)[:5]]}, "
-                f"which are no classes from 0 to {self.num_classes - 1}; set num_classes, or "
-                "label_names if they are names"
-            )
-        return torch.tensor(labels, dtype=torch.int64)
-
-    def _find_classes(self, labels: list[Any]) -> None:
-        """Takes the classes from the training labels: sorted, and named unless 0 ... C - 1."""
-        found = {x for x in labels if isinstance(x, str) or (isinstance(x, int) and x >= 0)}
-        values = sorted(found, key=lambda label: (not isinstance(label, int), label))
-        self.num_classes = len(values)
-        self._index = {label: number for number, label in enumerate(values)}
-        if values != list(range(len(values))):
-            self.class_names = [str(value) for value in values]
+        place = lambda row: f"{where}: {place_of(table, row, self.label_column)}"  # noqa: E731
+        # Names that the data themselves give to the numbers of their column, where -1 is none.
+        declared = getattr(table.features[self.label_column], "names", None)
+        require_labels([None if declared and x == -1 else x for x in labels], place)
+        if self._classes is None:
+            wanted = self.num_classes or None
+            found = Classes(declared, True, wanted) if declared else None
+            self._classes = found or find_classes(labels, place, wanted)
+            self.class_names = self._classes.names
+            self.num_classes = len(self.class_names)
+        if declared and self._classes.knows(declared):
+            labels = [declared[label] for label in labels]
+        return self._classes.index(labels, place)
 
 
 def _load_tokenizer(source: str) -> Any:

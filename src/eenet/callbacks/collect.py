@@ -68,20 +68,21 @@ class CollectOutputs(Callback):
             joules = measure_energy(module.net, one)
             self.costs = measure_costs(module.net, one)._replace(joules=joules)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        split = getattr(data, "predict_split", "test")  # there may be no data module
         loader: Any = trainer.predict_dataloaders
         if trainer.world_size > 1 and not hasattr(loader.sampler, "start"):
             raise ValueError(
                 f"devices={trainer.world_size}: the samples of {type(data).__name__} can only be "
                 "collected in order by one process, unless its loaders take eenet's `Batches`"
             )
-        path = Path(trainer.default_root_dir) / "outputs" / f"{data.predict_split}.safetensors"
+        path = Path(trainer.default_root_dir) / "outputs" / f"{split}.safetensors"
         if trainer.is_global_zero:
             metadata = {
                 "eenet": __version__,
                 "torch": torch.__version__,
                 "network": type(module.net).__name__,
                 "data": type(data).__name__,
-                "split": data.predict_split,
+                "split": split,
                 "cost_unit": "macs",
                 "measured_costs": json.dumps(self.costs._asdict()),
                 "class_names": json.dumps(getattr(data, "class_names", None)),

@@ -9,6 +9,7 @@ import torch
 from jsonargparse import Namespace
 
 from eenet.cli.lightning import refuse_ways_out, stage_parser
+from eenet.models import narrow
 from eenet.models.costs import count_macs
 from eenet.outputs.exit_outputs import check_costs
 
@@ -58,10 +59,12 @@ def check_stages(config: Namespace, train: bool) -> None:
         module.optimizer(module.parameters())
     with _blaming("stage1.data"):
         data.setup("fit")
-        x, _ = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
+        batch = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
     with _blaming("stage1.model.net, on the data"):
         module.check_data(data)
-        macs = count_macs(module.net, x)
+        with torch.inference_mode():
+            module.eval().answer(narrow(batch, torch.tensor([0])))
+        macs = count_macs(module.net, batch[0])
     samples = len(data.val_dataloader().dataset)
     with _blaming(f"stage1.data: validation leaves {samples} samples to stage2.model.policies"):
         scheduler.check_samples(samples)

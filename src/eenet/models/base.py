@@ -25,7 +25,8 @@ class MultiExitNetwork(nn.Module):
         num_classes: Number of classes C.
 
     Raises:
-        ValueError: If there is no stage, or the numbers of stages and heads differ.
+        ValueError: If there is no stage, the numbers of stages and heads differ, or there are
+            fewer than two classes.
     """
 
     trained = False
@@ -50,6 +51,10 @@ class MultiExitNetwork(nn.Module):
             raise ValueError(
                 f"a multi-exit network needs one head per stage, got {len(stages)} stages and "
                 f"{len(heads)} heads"
+            )
+        if num_classes < 2:
+            raise ValueError(
+                f"num_classes={num_classes} must be 2 or more; a yes-or-no question has two"
             )
         self.stages = nn.ModuleList(stages)
         self.heads = nn.ModuleList(heads)
@@ -95,6 +100,9 @@ class MultiExitNetwork(nn.Module):
             logits.append(exit_logits)
             if self.training and self.partition:
                 state = pytree.tree_map_only(Tensor, self._detach_channels, state)
+        if len({tuple(z.shape) for z in logits}) > 1:
+            shapes = [list(z.shape) for z in logits]
+            raise ValueError(f"heads: all must give logits of one shape, got {shapes}")
         return torch.stack(logits)
 
     def _detach_channels(self, x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Stage 1: training a multi-exit network."""
 
+from contextlib import nullcontext
 from typing import Any, Literal, Self
 
 import torch
@@ -177,22 +178,47 @@ class MultiExitModule(StageModule):
 
     def predict_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """What the exits say: `logits [B, E, C]` (`outputs_dtype`) and `labels [B]`, on the CPU."""
-        x, y = batch
+        logits, y = self.answer(batch, exactly=True)
         largest = torch.finfo(self.outputs_dtype).max
-        logits = self._exactly(x).float().clamp(-largest, largest).to(self.outputs_dtype)
+        logits = logits.float().clamp(-largest, largest).to(self.outputs_dtype)
         return {"logits": logits.transpose(0, 1).cpu(), "labels": y.cpu()}
 
-    def _exactly(self, x: Any) -> Tensor:
-        """Logits as when serving: mixed precision rounds them until scores tie."""
-        with torch.autocast(self.device.type, enabled=False):
+    def answer(self, batch: Any, exactly: bool = False) -> tuple[Tensor, Tensor]:
+        """Logits `[E, B, C, ...]` of a batch, and its labels as int64.
+
+        Args:
+            batch: A pair of inputs and labels, `[B]` or one for each pixel.
+            exactly: As when serving: mixed precision rounds logits until scores tie.
+
+        Raises:
+            ValueError: If labels or logits are not as described.
+        """
+        if not (isinstance(batch, tuple | list) and len(batch) == 2 and torch.is_tensor(batch[1])):
+            raise ValueError(
+                f"data: a batch must be a pair of inputs and labels, got {type(batch).__name__}; "
+                "samples without labels are answered by eenet.inference.AdaptivePredictor"
+            )
+        x, y = batch
+        with torch.autocast(self.device.type, enabled=False) if exactly else nullcontext():
             logits: Tensor = self(x)
-        return logits
+        shape, labels = tuple(logits.shape[1:]), tuple(y.shape)
+        if y.is_floating_point() or len(shape) == len(labels) == 2:
+            raise ValueError(
+                f"data: labels must be one class index per sample, got {y.dtype} {labels}; "
+                "regression and several labels per sample are not supported"
+            )
+        if shape[1] != self.net.num_classes or len(shape) != 1 + len(labels):
+            pixels = ", height, width" if len(labels) > 1 else ""
+            raise ValueError(
+                f"net: a head must give logits [batch, {self.net.num_classes}{pixels}] for these "
+                f"labels, got {list(shape)}"
+            )
+        return logits, y.long()
 
     def _shared_step(
         self, batch: tuple[Any, Tensor], split: str, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        x, y = batch
-        logits = self(x)
+        logits, y = self.answer(batch)
         full = [losses.at_pixels(z, y) for z in logits]
         training = split == "train"
         loss = losses.multi_exit_cross_entropy(full, y, weights, self.ignore_index)
@@ -234,8 +260,7 @@ class SegmentationModule(MultiExitModule):
             `pooled [B, E, C + 3]` (see `pool_pixels`), `confusion [B, E, C, C]` (int32) and
             `quality [B, E]`, each image's own mean IoU (0 if it has no labelled pixel).
         """
-        x, y = batch
-        logits = self._exactly(x)
+        logits, y = self.answer(batch, exactly=True)
         answers = (losses.at_pixels(z, y).max(1).indices for z in logits)
         confusion = torch.stack([confusion_counts(a, y, logits.shape[2]) for a in answers], dim=1)
         quality = mean_iou(confusion).nan_to_num(0.0).float()

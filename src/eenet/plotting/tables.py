@@ -98,20 +98,32 @@ def to_csv(rows: list[Row]) -> str:
     return text.getvalue()
 
 
+def overspent(row: Row) -> bool:
+    """Whether a row's cost exceeds its budget by more than two standard errors."""
+    return bool(row["cost"] - 2 * row["cost_se"] > row["budget"] + 1e-9)
+
+
 def rich_table(rows: list[Row], full_quality: float, measure: str) -> Table:
-    """Budgets down, policies across: the measure in per cent, and the cost used in brackets."""
+    """Budgets down, policies across: the measure in percent, and the cost used in brackets.
+
+    The best of those that kept the budget is bold; those that overspent it are marked.
+    """
     policies = by_policy(rows)
-    table = Table(
-        title=f"Test {measure} in % (cost used), by budget",
-        caption=f"Costs are fractions of the full network, whose {measure} is {full_quality:.2%}.",
-    )
+    caption = f"Costs are fractions of the full network, whose {measure} is {full_quality:.2%}."
+    if any(map(overspent, rows)):
+        caption += "\n! cost more than the budget, by over two standard errors."
+    table = Table(title=f"Test {measure} in % (cost used), by budget", caption=caption)
     for name in ("budget", *policies):
         table.add_column(name, justify="right")
     for here in zip(*policies.values(), strict=True):
-        best = max(column(list(here), "quality"))
+        best = max((row["quality"] for row in here if not overspent(row)), default=None)
         cells = []
         for row in here:
             text = f"{100 * row['quality']:.1f} ({row['cost']:.3f})".replace("(0.", "(.")
-            cells.append(f"[bold]{text}[/bold]" if row["quality"] == best else text)
+            if overspent(row):
+                text = f"[yellow]{text}![/yellow]"
+            elif row["quality"] == best:
+                text = f"[bold]{text}[/bold]"
+            cells.append(text)
         table.add_row(f"{here[0]['budget']:.2f}", *cells)
     return table

@@ -123,8 +123,6 @@ FAULTS = {
         lambda x: torch.tensor(1.0),
         lambda x: torch.tensor([[math.nan]]),
     ],
-    "ids": [lambda x: torch.arange(31)],
-    "features": [lambda x: torch.zeros(2, 31, 3)],
     "confusion": [lambda x: torch.zeros(2, 31, 2, 2)],
 }
 

@@ -31,7 +31,10 @@ GOOD = {
         ({"costs": torch.tensor([0.0, 1.0])}, "positive"),
         ({"costs": torch.tensor([1, 2])}, "floating"),
         ({"quality": torch.zeros(3, 2)}, "quality must be"),
-        ({"ids": torch.arange(4)}, "ids must begin"),
+        ({"quality": torch.zeros(2, 3).to(torch.float8_e4m3fn)}, "quality must be floating"),
+        ({"logits": torch.zeros(2, 3, 4).to(torch.float8_e5m2)}, "logits must be floating"),
+        ({"confusion": torch.zeros(2, 3, 5, 5)}, "confusion must be"),
+        ({"labels": ["a", "b", "c"]}, "labels must be a tensor or an array of numbers"),
     ],
 )
 def test_a_bad_field_is_named(change, message):
@@ -48,11 +51,24 @@ def test_quality_is_being_right_unless_given():
         unlabelled.answer_quality()
 
 
+def test_numpy_arrays_and_tensors_with_a_gradient_are_taken():
+    arrays = {name: value.numpy() for name, value in GOOD.items()}
+    logits = GOOD["logits"].clone().requires_grad_()
+    for outputs in (ExitOutputs(**arrays), ExitOutputs(**{**GOOD, "logits": logits})):
+        assert all(torch.equal(getattr(outputs, name), value) for name, value in GOOD.items())
+        assert not outputs.logits.requires_grad
+
+
+def test_probabilities_in_place_of_logits_are_mentioned():
+    probs = make_outputs().logits.softmax(-1)
+    with pytest.warns(UserWarning, match="give their logarithm"):
+        ExitOutputs(costs=torch.tensor([1.0, 2.0, 3.0]), logits=probs)
+
+
 def test_select_narrows_every_field():
     costs = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
-    outputs = ExitOutputs(**{**GOOD, "costs": costs}, ids=torch.tensor([7, 8, 9]))
+    outputs = ExitOutputs(**{**GOOD, "costs": costs})
     some = outputs.select(torch.tensor([2, 0]))
-    assert some.ids.tolist() == [9, 7]
     assert some.labels.tolist() == [3, 0]
     assert some.costs.tolist() == [[3, 1], [6, 4]]
     assert some.logits.shape == (2, 2, 4)

@@ -32,13 +32,26 @@ def test_a_file_that_another_program_wrote_is_read(tmp_path):
     assert torch.isfinite(loaded.evidence().log_probs).all()
 
 
+def test_fields_that_share_memory_are_written_and_those_of_older_files_ignored(tmp_path):
+    outputs, path = make_outputs(), tmp_path / "val.safetensors"
+    shared = outputs.logits[..., 0]
+    save_outputs(replace(outputs, quality=shared, costs=shared[:, 0].exp().cumsum(0)), path)
+    view = torch.stack([outputs.answer_quality()] * 2)
+    save_outputs(replace(outputs, quality=view[0], costs=view[1, :, 0].cumsum(0) + 1), path)
+    assert torch.equal(load_outputs(path).quality, outputs.answer_quality())
+    tensors = {"costs": outputs.costs, "logits": outputs.logits, "labels": outputs.labels}
+    older = {"ids": torch.arange(400), "features": torch.zeros(3, 400, 2), **tensors}
+    save_file({name: value.numpy() for name, value in older.items()}, path)
+    assert torch.equal(load_outputs(path).logits, outputs.logits)
+
+
 def test_a_file_of_another_kind_is_named(tmp_path):
     path = tmp_path / "broken.safetensors"
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_outputs(path)
     save_outputs(make_outputs(), path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="is no complete safetensors file"):
+    with pytest.raises(ValueError, match="is not a complete safetensors file"):
         load_outputs(path)
     save_file({"weight": np.zeros(3)}, path)
     with pytest.raises(ValueError, match="needs costs and logits"):

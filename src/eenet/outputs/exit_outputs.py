@@ -1,7 +1,8 @@
 """Exit outputs: all that a scheduler ever sees of a network."""
 
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from eenet.outputs.evidence import Evidence
 
-FIELDS = ("costs", "logits", "pooled", "labels", "quality", "ids", "features", "confusion")
+FIELDS = ("costs", "logits", "pooled", "labels", "quality", "confusion")
 """Names of the tensors, in files too."""
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _HUGE = 1e30
 """Far from where differences of float32 numbers overflow."""
 
@@ -20,7 +22,7 @@ _BLOCK, _NUMBERS = 16384, 2**22
 
 @dataclass(frozen=True)
 class ExitOutputs:
-    """Outputs of E exits on N samples.
+    """Outputs of E exits on N samples, tensors or numpy arrays.
 
     Args:
         costs: Cumulative cost of answering at each exit, `[E]`, or `[E, N]` where it depends on
@@ -31,8 +33,8 @@ class ExitOutputs:
         labels: True classes `[N]`, int64; None for unlabelled traffic.
         quality: `[E, N]`, how good each exit's answer is, any bounded number; by default 1 where
             the prediction equals the label and 0 elsewhere.
-        ids: `[N]` int64, names of the samples; by default their positions.
-        features: `[E, N, D]`, optional inputs of a policy beyond the logits.
+        ids: Ignored, as `features` is: nothing reads them, though older files hold them.
+        features: Ignored.
         confusion: `[E, N, C, C]` counts per image, for segmentation.
         metadata: Provenance, strings to strings. "cost_unit" names the unit of the costs.
 
@@ -45,22 +47,32 @@ class ExitOutputs:
     pooled: Tensor | None = None
     labels: Tensor | None = None
     quality: Tensor | None = None
-    ids: Tensor | None = None
-    features: Tensor | None = None
+    ids: InitVar[Any] = None
+    features: InitVar[Any] = None
     confusion: Tensor | None = None
     metadata: dict[str, str] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, ids: Any, features: Any) -> None:
         """Checks every field against the others."""
+        for name in FIELDS:
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _tensor(name, value))
         answers = self._answers
-        shape, kind = tuple(answers.shape), answers.dtype
+        shape = tuple(answers.shape)
         _require(answers.dim() == 3, f"logits must be [exits, samples, classes], got {shape}")
         exits, samples, _ = shape
         _require(exits * samples > 0, f"logits hold no exit or no sample: {shape}")
-        _require(self.num_classes >= 2, "logits need at least 2 classes")
-        _require(kind.is_floating_point, f"logits must be floating point, got {kind}")
+        _require(
+            self.num_classes >= 2,
+            "logits need at least 2 classes; of one sigmoid logit z give [0, z]",
+        )
+        _require_float("logits", answers)
         low, high = map(float, answers.aminmax())  # NaN if there is one, and no copy
         _require(-_HUGE < low <= high < _HUGE, f"logits hold NaN or numbers beyond {_HUGE:g}")
+        if self.logits is not None and 0 <= low <= high <= 1:
+            sums = answers.sum(-1, dtype=torch.float32)
+            if bool(((sums - 1).abs() < 1e-2).all()):
+                warnings.warn("logits look like probabilities: give their logarithm", stacklevel=3)
         check_costs(self.costs, exits, samples)
         if self.labels is not None:
             labels, largest = self.labels, self.num_classes - 1
@@ -73,12 +85,11 @@ class ExitOutputs:
         if self.quality is not None:
             shape = tuple(self.quality.shape)
             _require(shape == (exits, samples), f"quality must be {[exits, samples]}, got {shape}")
+            _require_float("quality", self.quality)
             _require(self.quality.isfinite().all(), "quality holds NaN or infinity")
-        for name, leading in (("ids", 1), ("features", 2), ("confusion", 2)):
-            wanted = (exits, samples)[-leading:]
-            shape = wanted if (value := getattr(self, name)) is None else tuple(value.shape)
-            fits = shape[:leading] == wanted
-            _require(fits, f"{name} must begin with the shape {list(wanted)}, got {shape}")
+        if self.confusion is not None:
+            wanted, shape = (exits, samples, *2 * (self.num_classes,)), tuple(self.confusion.shape)
+            _require(shape == wanted, f"confusion must be {list(wanted)}, got {shape}")
 
     @property
     def num_exits(self) -> int:
@@ -146,7 +157,7 @@ class ExitOutputs:
         """The outputs of the samples at positions `[n]` (int64) or under a mask `[N]`."""
         fields = {name: getattr(self, name) for name in FIELDS}
         changed: dict[str, Any] = {
-            name: value[index] if name in ("labels", "ids") else value[:, index]
+            name: value[index] if name == "labels" else value[:, index]
             for name, value in fields.items()
             if value is not None and not (name == "costs" and value.dim() == 1)
         }
@@ -182,7 +193,7 @@ def check_costs(costs: Tensor, exits: int, samples: int | None = None) -> None:
     shapes = [(exits,)] if samples is None else [(exits,), (exits, samples)]
     shape = tuple(costs.shape)
     _require(shape in shapes, f"costs must be one per exit, {shapes}, got {shape}")
-    _require(costs.is_floating_point(), f"costs must be floating point, got {costs.dtype}")
+    _require_float("costs", costs)
     _require(costs.isfinite().all() and (costs > 0).all(), "costs must be positive and finite")
     fault = "costs must be cumulative: they may not fall from one exit to the next"
     fault += f", got {costs.tolist()}" if costs.dim() == 1 else ""
@@ -220,6 +231,18 @@ def cost_matrix_quality(answers: Tensor, labels: Tensor, matrix: Tensor) -> Tens
     low, high = matrix.min(), matrix.max()
     _require(low < high, f"matrix holds only the number {float(low):g}: no answer beats another")
     return ((high - matrix) / (high - low))[labels, answers]
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    try:
+        return torch.as_tensor(value).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} must be a tensor or an array of numbers: {error}") from error
+
+
+def _require_float(name: str, value: Tensor) -> None:
+    kinds = ", ".join(str(kind).removeprefix("torch.") for kind in _FLOATS)
+    _require(value.dtype in _FLOATS, f"{name} must be floating point ({kinds}), got {value.dtype}")
 
 
 def _require(condition: bool | Tensor, message: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from eenet.files import atomic
 from eenet.outputs.exit_outputs import FIELDS, ExitOutputs, cost_matrix_quality
@@ -16,8 +17,14 @@ FORMAT = "eenet-exit-outputs/1"
 
 def save_outputs(outputs: ExitOutputs, path: str | Path) -> None:
     """Writes exit outputs as safetensors, atomically; the metadata names the format."""
-    tensors = {name: getattr(outputs, name) for name in FIELDS}
-    tensors = {name: value.contiguous() for name, value in tensors.items() if value is not None}
+    tensors: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name in FIELDS:
+        if (value := getattr(outputs, name)) is not None:
+            value = value.contiguous()
+            place = value.untyped_storage().data_ptr()
+            tensors[name] = value.clone() if place in memory else value  # a file has no views
+            memory.add(place)
     with atomic(path) as temporary:
         save_file(tensors, temporary, {**outputs.metadata, "format": FORMAT})
 
@@ -27,8 +34,8 @@ def load_outputs(path: str | Path) -> ExitOutputs:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no safetensors file, lacks a field, has an unknown one, or a field is
-            not as `ExitOutputs` describes it; the message names the file.
+        ValueError: If it is not a safetensors file, lacks a field or has an unknown one, or a field
+            is not as `ExitOutputs` describes it; the message names the file.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"exit outputs: {path} does not exist")
@@ -38,9 +45,10 @@ def load_outputs(path: str | Path) -> ExitOutputs:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(
-            f"exit outputs: {path} is no complete safetensors file ({error})"
+            f"exit outputs: {path} is not a complete safetensors file ({error}); "
+            "docs/exit-outputs.md shows how to write one"
         ) from error
-    unknown = sorted(set(tensors) - set(FIELDS))
+    unknown = sorted(set(tensors) - {*FIELDS, "ids", "features"})
     if unknown or "costs" not in tensors:
         raise ValueError(
             f"exit outputs: {path} holds {sorted(tensors)}; it needs costs and logits, and may "

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eenet.outputs.storage import FORMAT
 
-_BY_SAMPLE = ("labels", "ids")
+_BY_SAMPLE = ("labels",)
 """Fields `[N, ...]`; all others are `[E, N, ...]`."""
 
 

@@ -39,7 +39,7 @@ def load(arguments: argparse.Namespace) -> tuple[AdaptivePredictor, Any, torch.T
     batches, labels, found = [], [], 0
     for batch in data.test_dataloader():
         x, y = data.on_after_batch_transfer(batch, 0)
-        batches.append(predictor._here(x))
+        batches.append(predictor.to_device(x))
         labels.append(y)
         found += len(y)
         if found >= arguments.samples:

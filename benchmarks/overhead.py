@@ -16,16 +16,13 @@ from statistics import median
 import torch
 from common import conditions, cut, interleaved, load, parser, table
 
-from eenet.inference.decision import Alone
-
 MODES = ("full network", "adaptive", "throughput mode")
 
 
 def scheduler(predictor, logits):
-    alone = len(logits[0]) == 1 and logits[0].is_cpu
-    memory = Alone(predictor._chain, predictor._limits) if alone else None
-    for k in range(len(predictor._chain)):
-        memory, _ = predictor._decide(k, logits[k], memory)
+    policy_state = predictor.single_sample() if len(logits[0]) == 1 else None
+    for k in range(len(logits) - 1):
+        policy_state, _ = predictor.decide(k, logits[k], policy_state)
 
 
 def peak(arguments) -> float:

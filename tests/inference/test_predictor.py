@@ -1,5 +1,8 @@
 """The runtime answers as the offline policy decides, whatever batch a sample comes in."""
 
+import pickle
+
+import numpy as np
 import pytest
 import torch
 from tests.conftest import make_outputs
@@ -7,7 +10,7 @@ from tests.policies.contract import ALL, fitted
 from torch import nn
 
 from eenet.inference import AdaptivePredictor
-from eenet.inference.decision import Alone, decisions
+from eenet.inference.decision import SingleSample, decisions
 from eenet.models import CifarResNet, MSDNet, MultiExitNetwork, TransformerEncoder
 from eenet.models.layers import fold
 from eenet.outputs import Evidence, ExitOutputs
@@ -79,11 +82,39 @@ def test_one_sample_alone_is_decided_as_offline_at_and_beside_its_own_score(make
         scores = score_exits(scorer, Evidence.from_logits(sample))
         up, down = (scores.nextafter(torch.tensor(end)) for end in (torch.inf, -torch.inf))
         for thresholds in (scores, up, down, scores + 0.1, scores - 0.1):
-            alone = Alone(chain, thresholds[:, 0].tolist())
+            alone = SingleSample(chain, thresholds[:, 0].tolist())
             found = next((k for k in range(2) if not alone.stays(sample[k])), 2)
             assert found == int(first_exit(scores, thresholds[:, 0]))
             plain += alone.asked == 0
     assert plain > 90 or chain[0].single is None
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_an_empty_batch_has_an_empty_answer(make):
+    policy, outputs = fitted(make(), make_outputs(seed=0)), make_outputs(seed=1, samples=60)
+    predictor = replay(policy, outputs)
+    empty = torch.arange(0)
+    for answers in (predictor.predict(empty), *predictor.predict_stream([empty])):
+        assert [list(field.shape) for field in answers] == [[0], [0, 5], [0], [0]]
+    batches = [empty, torch.arange(40), empty, torch.arange(40, 60), empty]
+    answers = list(predictor.predict_stream(batches, 16))
+    assert [len(several.exits) for several in answers] == [0, 40, 0, 20, 0]
+    expected = policy.at(5.0).decide(outputs.evidence())
+    if make is not Random:
+        assert torch.equal(torch.cat([several.exits for several in answers]), expected)
+    assert predictor.report().samples == 60
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_a_predictor_can_be_pickled(make):
+    policy, outputs = fitted(make(), make_outputs(seed=0)), make_outputs(seed=1, samples=60)
+    predictor = replay(policy, outputs)
+    everything = torch.arange(60)
+    expected = predictor.predict(everything)
+    copy = pickle.loads(pickle.dumps(predictor))
+    assert copy.report() == predictor.report()
+    for field, other in zip(copy.predict(everything), expected, strict=True):
+        assert torch.equal(field, other)
 
 
 def test_the_budget_changes_between_calls_and_fractions_are_of_the_full_cost():
@@ -220,3 +251,31 @@ def test_images_with_a_class_for_every_pixel():
     before = policy.calibration_scores.clone()
     predictor.recalibrate([x[:6], x[6:]])
     torch.testing.assert_close(policy.calibration_scores, before)
+
+
+@pytest.mark.parametrize(
+    ("x", "kind"),
+    [(["a text", "another"], "str"), (np.zeros((2, 1)), "ndarray"), ([], "nothing")],
+)
+def test_inputs_that_are_not_tensors_are_refused(x, kind):
+    predictor = replay(MaxProbability().fit(make_outputs()), make_outputs())
+    for ask in (predictor.predict, lambda x: next(predictor.predict_stream([x]))):
+        with pytest.raises(TypeError, match=f"x: the network takes tensors, not {kind}; encode"):
+            ask(x)
+
+
+def test_bad_settings_are_named():
+    outputs = make_outputs()
+    policy = MaxProbability().fit(outputs)
+    with pytest.raises(TypeError, match="net is a Linear, not a MultiExitNetwork"):
+        AdaptivePredictor(nn.Linear(1, 1), policy)
+    with pytest.raises(ValueError, match="policy: max_prob was not fitted yet"):
+        replay(MaxProbability(), outputs)
+    predictor = replay(policy, outputs)
+    with pytest.raises(TypeError, match=r"budget='0\.35' is not a number"):
+        predictor.budget = "0.35"
+    with pytest.raises(ValueError, match="budget=nan"):
+        predictor.budget = float("nan")
+    assert predictor.report().budget == 5.0
+    with pytest.raises(ValueError, match="measure needs at least one sample"):
+        predictor.measure(torch.arange(0))

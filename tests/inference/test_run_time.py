@@ -1,4 +1,4 @@
-"""Deadlines, budget control and recalibration while the runtime runs."""
+"""Deadlines, recalibration and rules of one's own while the runtime runs."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from tests.conftest import make_outputs
 from tests.inference.test_predictor import replay
 
 from eenet.outputs import ExitOutputs
-from eenet.policies import EENetPlus, Entropy, MaxProbability
+from eenet.policies import EENetPlus, Entropy, MaxProbability, within_budget
 
 
 def test_a_deadline_forces_the_answer_of_the_exit_reached(monkeypatch):
@@ -24,46 +24,39 @@ def test_a_deadline_forces_the_answer_of_the_exit_reached(monkeypatch):
     assert predictor.predict(everything, deadline_ms=0.0).exits.max() == 0
 
 
-def drifting(samples=3000):
-    """Outputs that become harder half-way."""
-    easy, hard = make_outputs(seed=1, samples=samples), make_outputs(seed=2, samples=samples)
-    logits = torch.cat([easy.logits[:, : samples // 2], 0.4 * hard.logits[:, samples // 2 :]], 1)
-    return ExitOutputs(costs=easy.costs, logits=logits)
-
-
-@pytest.mark.parametrize("size", [1, 16])
-def test_control_keeps_the_budget_while_the_data_drift(size):
-    policy, outputs = EENetPlus().fit(make_outputs(seed=0)), drifting()
-    costs = {}
-    for control in (None, 0.02):
-        predictor = replay(policy, outputs, 4.0, control=control)
-        for part in torch.arange(outputs.num_samples).split(size):
-            predictor.predict(part)
-        costs[control] = predictor.report().mean_cost
-    report = predictor.report()
-    assert costs[None] > 4.4
-    assert abs(costs[0.02] - 4.0) <= report.bound
-    assert costs[0.02] == pytest.approx(4.0, abs=0.2)
-    assert report.samples == outputs.num_samples
-    assert sum(report.exit_shares) == pytest.approx(1)
-    assert report.point < (4.0 - 1.0) / 9.0  # it had to spend less than it was set to
-
-
-def test_control_is_for_nested_rules_only():
-    outputs = make_outputs()
-    with pytest.raises(ValueError, match="control: it needs the nested rules of eenet"):
-        replay(MaxProbability().fit(outputs), outputs, control=0.01)
-    with pytest.raises(ValueError, match="fitted on 0 exits"):
-        replay(MaxProbability(), outputs)
-
-
 def test_recalibration_on_unlabelled_traffic_meets_the_budget_there():
     harder = make_outputs(seed=1)
     harder = ExitOutputs(costs=harder.costs, logits=0.5 * harder.logits)
     predictor = replay(Entropy().fit(make_outputs(seed=0)), harder, 5.0)
     everything = torch.arange(harder.num_samples)
     assert float(predictor.predict(everything).costs.mean()) != pytest.approx(5.0, abs=0.1)
-    predictor.recalibrate(everything.split(100))
+    with pytest.raises(ValueError, match="there is no sample to recalibrate on"):
+        predictor.recalibrate([])
+    batches = [*everything.split(100), everything[:0]]
+    predictor.recalibrate([(x, x % 5) for x in batches])  # as loaders give them, with labels
     assert float(predictor.predict(everything).costs.mean()) == pytest.approx(5.0, abs=0.05)
+    expected = predictor.policy.calibration_scores
+    predictor.recalibrate(batches)
+    assert torch.equal(predictor.policy.calibration_scores, expected)
     predictor.recalibrate(everything.split(100), budget=3.0)
     assert float(predictor.predict(everything).costs.mean()) == pytest.approx(3.0, abs=0.05)
+
+
+def test_a_promised_rule_is_served():
+    policy, cal, outputs = (EENetPlus(), *(make_outputs(seed=k, samples=2000) for k in (1, 2)))
+    policy.fit(make_outputs(seed=0))
+    promised = within_budget([policy.at(b) for b in (3.0, 4.0, 5.0, 6.0)], cal, 5.5, 0.1)
+    predictor = replay(policy, outputs, 0.9, control=0.01, budget_unit="fraction")
+    everything = torch.arange(2000)
+    predictor.serve(promised.rule)
+    for part in everything.split(500):  # nothing moves it
+        exits = predictor.predict(part).exits
+        assert torch.equal(exits, promised.rule.decide(outputs.select(part).evidence()))
+    report = predictor.report()
+    assert (report.samples, report.point, report.bound) == (2000, None, None)
+    assert report.budget == pytest.approx(promised.rule.cost / 10)
+    assert report.mean_cost < 0.55
+    predictor.budget = 0.9
+    assert predictor.report().point == pytest.approx((9.0 - 1.0) / 9.0)
+    with pytest.raises(ValueError, match="the rule was fitted on 4 exits"):
+        predictor.serve(MaxProbability().fit(make_outputs(exits=4)).at(5.0))

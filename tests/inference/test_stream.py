@@ -4,8 +4,10 @@ import pytest
 import torch
 from tests.conftest import make_outputs
 from tests.inference.test_predictor import Replay, encoder, replay, sentences
+from torch.utils.data import DataLoader, TensorDataset
 
 from eenet.inference import AdaptivePredictor
+from eenet.inference.runtime import inputs_of
 from eenet.outputs import ExitOutputs
 from eenet.policies import EENetPlus, MaxProbability, Vote
 
@@ -90,17 +92,14 @@ def test_text_of_different_lengths_is_padded_where_batches_meet():
         assert len(list(predictor.predict_stream(parts, batch_size=10))) == 6
 
 
-def test_control_acts_on_a_stream_too():
-    policy = EENetPlus().fit(make_outputs(seed=0))
-    outputs = make_outputs(seed=1, samples=3000)
-    outputs = ExitOutputs(costs=outputs.costs, logits=0.5 * outputs.logits)
-    costs = {}
-    for control in (None, 0.02):
-        predictor = recorded(policy, outputs, 4.0, control=control)
-        list(predictor.predict_stream(torch.arange(3000).split(8), 16, max_wait=8))
-        costs[control] = predictor.report().mean_cost
-    assert costs[None] > 4.5
-    assert costs[0.02] == pytest.approx(4.0, abs=0.2)
+def test_labels_of_a_loader_are_left_aside():
+    policy, outputs = MaxProbability().fit(make_outputs(seed=0)), make_outputs(seed=1)
+    predictor = recorded(policy, outputs)
+    loader = DataLoader(TensorDataset(torch.arange(400), outputs.labels), batch_size=50)
+    exits = torch.cat([answers.exits for answers in predictor.predict_stream(loader, 50)])
+    assert torch.equal(exits, policy.at(5.0).decide(outputs.evidence()))
+    pair = (torch.ones(3, 2), torch.zeros(3, 2))  # an input of two tensors is no input with labels
+    assert inputs_of(pair) is pair
 
 
 def test_bad_settings_are_named():

@@ -1,5 +1,6 @@
 """The adaptive runtime: samples leave a network early, and the computation with them."""
 
-from eenet.inference.predictor import AdaptivePredictor, Answers, Report
+from eenet.inference.predictor import AdaptivePredictor, Report
+from eenet.inference.runtime import Answers
 
 __all__ = ["AdaptivePredictor", "Answers", "Report"]

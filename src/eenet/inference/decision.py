@@ -27,13 +27,13 @@ class Decision(nn.Module):
 
     def forward(self, logits: Tensor, threshold: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """A mask `[B]` of who stays, by logits `[B, C, ...]` and the state; and the next state."""
-        seen = shown(logits)
-        evidence = Evidence.from_logits(seen) if seen is logits else Evidence.from_pooled(seen)
+        view = policy_view(logits)
+        evidence = Evidence.from_logits(view) if view is logits else Evidence.from_pooled(view)
         score, state = self.scorer.step(self.k, evidence, state)
         return ~(score >= threshold), state
 
 
-class Alone:
+class SingleSample:
     """The only sample of a batch, decided in plain Python where float32 is sure to agree.
 
     Elsewhere, and for policies that have no such way, the graphs decide.
@@ -72,6 +72,6 @@ def decisions(scorer: Policy, exits: int) -> list[Decision]:
     return [Decision(scorer, k) for k in range(exits - 1)]
 
 
-def shown(logits: Tensor) -> Tensor:
+def policy_view(logits: Tensor) -> Tensor:
     """What policies see: logits `[B, C]` as they are, those of pixels pooled to `[B, C + 3]`."""
     return logits if logits.dim() == 2 else pool_pixels(logits)

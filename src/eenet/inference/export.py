@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from eenet.extras import require
 from eenet.files import write_text
 from eenet.inference.decision import decisions
 from eenet.inference.predictor import AdaptivePredictor
+from eenet.models import MultiExitNetwork
+from eenet.models.base import batch_size
 
 _Arrays = list[NDArray[Any]]
 
@@ -40,47 +43,66 @@ def export(
 ) -> None:
     """Writes each stage and decision as `torch.export` program and as ONNX graph.
 
-    The folder gets `stage_K.pt2`, `stage_K.onnx` (state tensors to logits and state tensors),
-    `exit_K.pt2`, `exit_K.onnx` (logits, threshold and the scorer's tensors to a mask of who stays
-    and the scorer's tensors), K from 1, and `runtime.json` with the thresholds of the predictor's
-    budget. The batch size is free. `OnnxPredictor` is the loop around them.
+    The folder gets `stage_K.pt2`, `stage_K.onnx` (the input's tensors, or the state's, to logits
+    and state tensors), `exit_K.pt2`, `exit_K.onnx` (logits, threshold and the scorer's tensors to
+    a mask of what stays and the scorer's tensors), K from 1, and `runtime.json` with the
+    thresholds of the predictor's budget, infinite ones as the largest float32. The batch size is
+    free. `OnnxPredictor` is the loop around them.
 
     Args:
         predictor: What to export, at its present budget.
-        x: Example input of two samples or more.
-        folder: Where to write.
+        x: Example input of two samples or more, as the network takes it.
+        folder: Where to write; as it was if anything cannot be exported.
         dynamic: Dimensions whose sizes vary: 0, the batch, and for text 1, the tokens.
 
     Raises:
         ModuleNotFoundError: If the extra "export" is not installed.
+        ValueError: If there are fewer than two samples, or torch cannot export a step.
     """
     require("onnxscript", "export")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    net, rule = predictor.net, predictor.rule
-    state, memory = net.begin(predictor._here(x)), list[Any]()
+    folder, state = Path(folder), predictor.to_device(x)
+    if batch_size(state) < 2:  # torch would take a size of one for a constant
+        raise ValueError(f"x: give two samples or more to export by, not {batch_size(state)}")
+    net, rule, memory = predictor.net, predictor.rule, list[Any]()
     inputs = list(state) if isinstance(state, dict) else []
-    chain: list[Any] = [*decisions(rule.scorer, net.num_exits), None]
-    for k, decide in enumerate(chain):
-        step = partial(net.step, k)
-        _write(_Flat(net, step, (state,)), folder / f"stage_{k + 1}", dynamic)
-        logits, state = step(state)
-        if decide is not None:
-            arguments = (logits, rule.thresholds[k], *memory)
-            _write(_Flat(decide, decide.forward, arguments), folder / f"exit_{k + 1}", (0,))
-            _, after = decide(*arguments)
-            memory = [] if after is None else [after]
-    about = {"inputs": inputs, "thresholds": rule.thresholds.tolist()[:-1]}
-    about["costs"] = predictor.costs.tolist()
-    write_text(folder / "runtime.json", json.dumps(about, indent=1))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        for k, decide in enumerate([*decisions(rule.scorer, net.num_exits), None]):
+            step = partial(net.step, k) if k else partial(_first_step, net)
+            _write(_Flat(net, step, (state,)), Path(temporary, f"stage_{k + 1}"), dynamic)
+            logits, state = step(state)
+            if decide is not None:
+                arguments = (logits, rule.thresholds[k], *memory)
+                flat = _Flat(decide, decide.forward, arguments)
+                _write(flat, Path(temporary, f"exit_{k + 1}"), (0,))
+                _, after = decide(*arguments)
+                memory = [] if after is None else [after]
+        finite = rule.thresholds.float().nan_to_num()[:-1].tolist()  # JSON knows no infinity
+        about = {"inputs": inputs, "thresholds": finite, "costs": predictor.costs.tolist()}
+        folder.mkdir(exist_ok=True)
+        for file in Path(temporary).iterdir():
+            file.replace(folder / file.name)
+    write_text(folder / "runtime.json", json.dumps(about, indent=1, allow_nan=False))
+
+
+def _first_step(net: MultiExitNetwork, x: Any) -> tuple[Tensor, Any]:
+    return net.step(0, net.begin(x))
 
 
 def _write(module: _Flat, path: Path, dynamic: Sequence[int]) -> None:
     arguments = tuple(x.detach().clone() for x in module.tensors)
     shapes = tuple({d: Dim.DYNAMIC for d in dynamic if d < x.dim()} for x in arguments)
-    program = torch.export.export(module.eval(), arguments, dynamic_shapes=(shapes,), strict=False)
-    torch.export.save(program, f"{path}.pt2")
-    torch.onnx.export(program, f=f"{path}.onnx", dynamo=True, external_data=False, verbose=False)
+    try:
+        program = torch.export.export(
+            module.eval(), arguments, dynamic_shapes=(shapes,), strict=False
+        )
+        torch.export.save(program, f"{path}.pt2")
+        torch.onnx.export(
+            program, f=f"{path}.onnx", dynamo=True, external_data=False, verbose=False
+        )
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{path.name} cannot be exported by torch: {reason}") from error
 
 
 class OnnxPredictor:
@@ -113,7 +135,7 @@ class OnnxPredictor:
         Args:
             x: An array, or a dict of arrays as the network takes.
         """
-        state: _Arrays = [x[name] for name in self.inputs] if self.inputs else [x]
+        state: _Arrays = [np.asarray(x[name]) for name in self.inputs] or [np.asarray(x)]
         rows, memory = np.arange(len(state[0])), _Arrays()
         exits = np.zeros(len(rows), dtype=np.int64)
         answers: Any = None

@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
-from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from eenet.inference.decision import Alone, Decision, decisions, shown
+from eenet.inference.decision import policy_view
+from eenet.inference.runtime import Answers, Departure, Runtime, Step, inputs_of
 from eenet.inference.stream import stream
 from eenet.models import MultiExitNetwork, narrow
 from eenet.models.base import batch_size, others
@@ -18,30 +19,15 @@ from eenet.models.layers import fold
 from eenet.outputs import ExitOutputs
 from eenet.outputs.exit_outputs import mean_costs
 from eenet.policies import BudgetControl, Policy, Rule
+from eenet.policies.thresholds import first_exit
 from eenet.run_folder import RunFolder
-
-_FIRST = torch.zeros(1, dtype=torch.int64)
-_NOBODY = _FIRST[:0]
-
-
-class Answers(NamedTuple):
-    """What the network says about B samples, each at the exit where it left."""
-
-    predictions: Tensor
-    """`[B]` int64; for segmentation `[B, H, W]`."""
-    probabilities: Tensor
-    """`[B, C]` float32; for segmentation `[B, C, H, W]`."""
-    exits: Tensor
-    """`[B]` int64, from 0."""
-    costs: Tensor
-    """`[B]` float64, in the unit of the budget."""
 
 
 class Report(NamedTuple):
     """What a predictor has spent so far."""
 
     samples: int
-    """Number of samples answered."""
+    """Number of samples that have left the network."""
     mean_cost: float
     """Average cost per sample, in the unit of the budget."""
     budget: float
@@ -51,10 +37,10 @@ class Report(NamedTuple):
     point: float | None
     """Working point of the budget control, if there is one (`BudgetControl`)."""
     bound: float | None
-    """Largest possible distance of the average cost from the budget under that control."""
+    """Largest possible distance of `mean_cost` from the budget under that control, at present."""
 
 
-class AdaptivePredictor:
+class AdaptivePredictor(Runtime):
     """Runs a multi-exit network stage by stage; samples leave where a policy says so.
 
     Decisions are those of `Rule.decide` on the same logits. Logits themselves depend on the
@@ -67,11 +53,13 @@ class AdaptivePredictor:
         budget: Average cost per sample; assign to `budget` to change it between calls.
         budget_unit: "fraction" of the full network's cost, or "cost" for the unit of the policy's
             costs. `Answers.costs` has the same unit.
-        control: Step size of an online `BudgetControl` (0.01 forgets in a hundred samples), which
-            keeps the average at the budget while the data drift; it needs an `EENetPlus`.
+        control: Step size of an online `BudgetControl`, in (0, 1], which keeps the average at the
+            budget while the data drift; it needs an `EENetPlus`. 0.01 averages over about 100
+            samples, and twice as many as are decided at once or under way.
         device: Where to run; by default a GPU if there is one.
 
     Raises:
+        TypeError: If `net` is not a `MultiExitNetwork`, or the budget not a number.
         ValueError: If the policy was not fitted, is for another number of exits, cannot serve the
             budget, or cannot be controlled.
     """
@@ -85,25 +73,20 @@ class AdaptivePredictor:
         control: float | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.net = net.to(self.device).eval()
-        self.policy = policy.to(self.device)
-        exits = len(policy.calibration_costs)
-        if exits != net.num_exits:
-            raise ValueError(
-                f"policy: {policy.label} was fitted on {exits} exits (0: not at all), the network "
-                f"has {net.num_exits}"
-            )
+        costs = mean_costs(policy.calibration_costs)
+        if not len(costs):
+            raise ValueError(f"policy: {policy.how_to_fit}")
+        self._fractions = budget_unit == "fraction"
+        self._scale = float(costs[-1]) if self._fractions else 1.0
+        super().__init__(net, costs / self._scale, device)
+        self._check_exits(policy.label, len(costs))
         if control is not None and not policy.nested:
             raise ValueError(f"control: it needs the nested rules of eenet+, not {policy.label}")
-        costs = mean_costs(policy.calibration_costs)
-        self._fractions = budget_unit == "fraction"
-        self._scale = float(costs[-1]) if budget_unit == "fraction" else 1.0
-        self.costs = costs / self._scale
+        self.policy = policy.to(self.device)
         self.profile: LatencyProfile | None = None
+        self.control: BudgetControl | None = None
         self._step = control
         self._rules: dict[float, Rule] = {}
-        self._decisions: dict[Policy, list[Decision]] = {}
         self.budget = budget
 
     @classmethod
@@ -134,15 +117,33 @@ class AdaptivePredictor:
 
     @budget.setter
     def budget(self, budget: float) -> None:
+        if not isinstance(budget, Real):
+            raise TypeError(f"budget={budget!r} is not a number")
         if budget not in self._rules:
             at = self.policy.at_fraction if self._fractions else self.policy.at
             self._rules[budget] = at(budget)
-        self._budget = budget
-        self._counts, self._largest = [0] * self.net.num_exits, 1
-        self.control = None
+        control = None
         if self._step is not None:
-            self.control = BudgetControl(budget * self._scale, self.costs * self._scale, self._step)
-        self._use(self._rules[budget])
+            exits = first_exit(self.policy.calibration_scores, self._rules[budget].thresholds)
+            shares = exits.bincount(minlength=self.net.num_exits)
+            costs = self.costs * self._scale
+            control = BudgetControl(budget * self._scale, costs, self._step, shares)
+        self._start(budget, self._rules[budget], control)
+
+    def serve(self, rule: Rule) -> None:
+        """Serves a rule as it is, without control, until a budget is set.
+
+        Args:
+            rule: For example what `within_budget` or `within_loss` promises. The budget becomes
+                its cost.
+
+        Raises:
+            ValueError: If it is for another number of exits.
+        """
+        self._check_exits("the rule", len(rule.thresholds))
+        rule.scorer.to(self.device)
+        rule = replace(rule, thresholds=rule.thresholds.to(self.device))
+        self._start(rule.cost / self._scale, rule, None)
 
     def predict(self, x: Any, deadline_ms: float | None = None) -> Answers:
         """Answers a batch.
@@ -150,37 +151,39 @@ class AdaptivePredictor:
         Args:
             x: Input batch of B samples as the network takes it; moved to the device.
             deadline_ms: All that are still there leave with the answer of the exit reached when
-                the next stage would probably (95 %) end later than this. Needs `measure` once.
+                the next stage would probably (95%) end later than this. Needs `measure` once.
 
         Raises:
+            TypeError: If `x` holds anything but tensors.
             ValueError: If a deadline is given and `measure` was never called.
         """
         start = time.perf_counter()
         if deadline_ms is not None and self.profile is None:
             raise ValueError("deadline_ms: call measure(x) first, to learn how long stages take")
-        left: list[tuple[Tensor | None, Tensor, int]] = []
-        rows: Tensor | None = None  # all, as long as nobody has left
-        memory: Any = None
+        departures, steps = list[Departure](), list[Step]()
         with torch.inference_mode():
-            state, samples = self._begin(x)
-            if samples == 1 and self.device.type == "cpu":
-                memory = Alone(self._chain, self._limits)
+            state, samples = self.begin(x)
+            rows = torch.arange(samples, device=self.device)
+            policy_state = self.single_sample() if samples == 1 else None
             for k in range(self.net.num_exits):
-                logits, state, memory, stays = self._run(k, state, memory)
-                if deadline_ms is not None and self.profile is not None and len(stays):
+                logits, state, policy_state, staying = self.run(k, state, policy_state)
+                forced = 0
+                if deadline_ms is not None and self.profile is not None and len(staying):
                     spent = 1e3 * (time.perf_counter() - start)
-                    if spent + self.profile.step_ms(k + 1, len(stays)) > deadline_ms:
-                        stays = stays[:0]
-                if len(stays) == 0:
-                    left.append((rows, logits, k))
+                    if spent + self.profile.step_ms(k + 1, len(staying)) > deadline_ms:
+                        forced, staying = len(staying), staying[:0]
+                steps.append(Step(k, len(logits), len(staying), forced))
+                if len(staying) == 0:
+                    departures.append(Departure(rows, logits, k))
                     break
-                if len(stays) < len(logits):
-                    rows = torch.arange(len(logits), device=self.device) if rows is None else rows
-                    gone = others(stays, len(rows))
-                    left.append((rows[gone], logits[gone], k))
-                    rows, memory = narrow((rows, memory), stays)
-                    state = self.net.narrow(state, stays)
-            return self._answers(left, samples)
+                if len(staying) < len(logits):
+                    leaving = others(staying, len(rows))
+                    departures.append(Departure(rows[leaving], logits[leaving], k))
+                    rows, policy_state = narrow((rows, policy_state), staying)
+                    state = self.net.narrow(state, staying)
+            answers = self.assemble(departures, samples)
+        self.record(steps)
+        return answers
 
     def predict_stream(
         self,
@@ -197,7 +200,8 @@ class AdaptivePredictor:
         `max_wait` batches.
 
         Args:
-            batches: Input batches of any sizes, read one at a time.
+            batches: Input batches of any sizes, or pairs of them and integer labels, which are
+                left aside; read one at a time.
             batch_size: Samples in a full batch.
             max_wait: Number of later batches after which a sample waits no more.
             max_wait_ms: The same in milliseconds, looked at whenever a batch arrives.
@@ -211,21 +215,33 @@ class AdaptivePredictor:
 
         The profile is kept for deadlines.
         """
-        self.profile = profile_latency(self.net, self._here(x), batch_sizes, repeats=repeats)
+        x = self.to_device(inputs_of(x))
+        if not batch_size(x):
+            raise ValueError("x: measure needs at least one sample")
+        self.profile = profile_latency(self.net, x, batch_sizes, repeats=repeats)
         return self.profile
 
     def recalibrate(self, batches: Iterable[Any], budget: float | None = None) -> None:
         """Sets the thresholds anew, for the user's own traffic; no labels are needed.
 
         Args:
-            batches: Input batches, all of which run through the whole network.
+            batches: Input batches, or pairs of them and integer labels, which are left aside. All
+                run through the whole network.
             budget: Average cost per sample; by default as before.
+
+        Raises:
+            ValueError: If there is no sample in them.
         """
         with torch.inference_mode():
-            seen = [torch.stack([shown(z) for z in self.net(self._here(x))]) for x in batches]
-            pooled = self.net.num_classes < seen[0].shape[-1]
+            inputs = (self.to_device(inputs_of(batch)) for batch in batches)
+            views = [
+                torch.stack([policy_view(z) for z in self.net(x)]) for x in inputs if batch_size(x)
+            ]
+        if not views:
+            raise ValueError("batches: there is no sample to recalibrate on")
+        pooled = self.net.num_classes < views[0].shape[-1]
         # Out of inference mode, so that the policy can be saved and fitted further.
-        fields: Any = {"pooled" if pooled else "logits": torch.cat(seen, 1).clone()}
+        fields: Any = {"pooled" if pooled else "logits": torch.cat(views, 1).clone()}
         self.policy.calibrate(ExitOutputs(self.costs * self._scale, **fields))
         self._rules, self._decisions = {}, {}
         self.budget = self._budget if budget is None else budget
@@ -234,57 +250,35 @@ class AdaptivePredictor:
         """What was spent since the budget was last set."""
         samples, counts = sum(self._counts), torch.tensor(self._counts, dtype=torch.float64)
         shares = counts / max(samples, 1)
+        cost = float((shares * self.costs.cpu()).sum())
         point = bound = None
         if self.control is not None:
-            point = self.control.u
-            bound = self.control.bound(max(samples, 1), self._largest) / self._scale
-        cost = float((shares * self.costs.cpu()).sum())
+            point, bound = self.control.u, self.control.bound() / self._scale
         return Report(samples, cost, self.budget, shares.tolist(), point, bound)
 
-    def _begin(self, x: Any) -> tuple[Any, int]:
-        """The first state of a batch, and its size."""
-        state = self.net.begin(self._here(x))
-        return state, batch_size(state)
-
-    def _run(self, k: int, state: Any, memory: Any) -> tuple[Tensor, Any, Any, Tensor]:
-        """Runs stage k: logits, both states, and the indices of those who go on."""
-        logits, state = self.net.step(k, state)
-        if k + 1 == self.net.num_exits:  # nobody asks for a score here
-            return logits, state, memory, _NOBODY.to(logits.device)
-        return logits, state, *self._decide(k, logits, memory)
-
-    def _decide(self, k: int, logits: Tensor, memory: Any) -> tuple[Any, Tensor]:
-        """The scorer's state, which may be `Alone`, and the indices of those who go on."""
-        if isinstance(memory, Alone):
-            return memory, _FIRST if memory.stays(logits) else _NOBODY  # cheaper than nonzero
-        stays, memory = self._chain[k](logits, self.rule.thresholds[k], memory)
-        return memory, stays.nonzero()[:, 0]
-
-    def _answers(self, left: Sequence[tuple[Any, Tensor, int]], samples: int) -> Answers:
-        """Puts those who left `(rows, logits, exit)` back into the order of their rows."""
-        _, logits, k = left[0]
-        exits = torch.full((samples,), k, device=self.device)
-        if len(left) > 1:
-            logits = torch.empty(samples, *logits.shape[1:], dtype=logits.dtype, device=self.device)
-            for rows, some, k in left:
-                logits.index_copy_(0, rows, some)
-                exits.index_fill_(0, rows, k)
-        costs = self.costs[exits]
-        for _, some, k in left:
-            self._counts[k] += len(some)
+    def record(self, steps: Sequence[Step]) -> None:
+        """Counts what has left, and moves the working point."""
+        for step in steps:
+            self._counts[step.exit] += step.reached - step.staying
         if self.control is not None:
-            self._largest = max(self._largest, samples)
-            point = self.control.update(costs * self._scale)
-            self._use(self.policy.at_point(point))
-        return Answers(logits.argmax(1), logits.float().softmax(1), exits, costs)
+            point = self.control.decided(steps)
+            if steps[0].exit == 0:  # often enough: once for each batch that begins
+                self.set_rule(self.policy.at_point(point))
 
-    def _use(self, rule: Rule) -> None:
-        if rule.scorer not in self._decisions:
-            self._decisions[rule.scorer] = decisions(rule.scorer, self.net.num_exits)
-        self._chain, self._limits = self._decisions[rule.scorer], rule.thresholds.tolist()
-        self.rule = rule
+    def drop(self, k: int, samples: int) -> None:
+        """Lets the control forget samples that will not be answered."""
+        if self.control is not None:
+            self.control.dropped(k, samples)
 
-    def _here(self, x: Any) -> Any:
-        if isinstance(x, Tensor):
-            return x.to(self.device)
-        return pytree.tree_map_only(Tensor, lambda t: t.to(self.device, non_blocking=True), x)
+    def _start(self, budget: float, rule: Rule, control: BudgetControl | None) -> None:
+        if control is not None and self.control is not None:
+            control.take_over(self.control)
+        self._budget, self.control = budget, control
+        self._counts = [0] * self.net.num_exits
+        self.set_rule(rule)
+
+    def _check_exits(self, name: str, exits: int) -> None:
+        if exits != self.net.num_exits:
+            raise ValueError(
+                f"policy: {name} was fitted on {exits} exits, the network has {self.net.num_exits}"
+            )

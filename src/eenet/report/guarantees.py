@@ -5,7 +5,6 @@ from typing import Any
 import torch
 
 from eenet.outputs import ExitOutputs
-from eenet.outputs.exit_outputs import per_sample
 from eenet.policies import BudgetControl, Policy, within_budget
 from eenet.policies.base import score_exits
 from eenet.policies.thresholds import at_exits, first_exit
@@ -27,32 +26,32 @@ def control_track(policy: Policy, outputs: ExitOutputs, budget: float) -> dict[s
 
     Returns:
         "seen" samples, mean cost "controlled" and "fixed" so far and the control's "bound" on the
-        distance to the "budget", at up to 240 places of the stream.
+        distance to the "budget", at up to 240 places of the stream. Costs are the exits' means, as
+        the control counts them.
     """
     if not policy.nested:
         return None
-    full, samples = float(outputs.mean_costs[-1]), outputs.num_samples
-    control = BudgetControl(budget * full, outputs.mean_costs)
+    full, costs = float(outputs.mean_costs[-1]), outputs.mean_costs
+    control = BudgetControl(budget * full, costs)
     scores = score_exits(policy, outputs.evidence())
-    size = -(-samples // _BATCHES)
-    spent = []
-    costs = per_sample(outputs.costs, samples)
-    for part, own in zip(*(torch.split(x, size, 1) for x in (scores, costs)), strict=True):
-        exits = first_exit(part, policy.at_point(control.u).thresholds)
-        spent.append(at_exits(own, exits).double())
-        control.update(spent[-1])
-    seen = torch.arange(1, samples + 1)
-    fixed = at_exits(outputs.costs, first_exit(scores, policy.at_fraction(budget).thresholds))
-    shown = torch.unique(torch.linspace(size - 1, samples - 1, _POINTS).long())
+    size = -(-outputs.num_samples // _BATCHES)
+    track = []
+    for part in torch.split(scores, size, 1):
+        control.update(costs[first_exit(part, policy.at_point(control.u).thresholds)])
+        spent = control.budget - control.saved / control.samples
+        track.append([control.samples, spent / full, control.bound() / full])
+    places = torch.unique(torch.linspace(0, len(track) - 1, _POINTS).long())
+    seen, controlled, bound = torch.tensor(track, dtype=torch.float64)[places].unbind(1)
+    fixed = costs[first_exit(scores, policy.at_fraction(budget).thresholds)].cumsum(0)
     return {
         "policy": policy.label,
         "budget": budget,
         "step": control.step,
         "batch": size,
-        "seen": seen[shown],
-        "controlled": (torch.cat(spent).cumsum(0) / seen)[shown] / full,
-        "fixed": (fixed.double().cumsum(0) / seen)[shown] / full,
-        "bound": [control.bound(int(n) + 1, size) / full for n in shown],
+        "seen": seen.long(),
+        "controlled": controlled,
+        "fixed": fixed[seen.long() - 1] / seen / full,
+        "bound": bound.tolist(),
     }
 
 

@@ -1,0 +1,171 @@
+"""The stages of a network with the decisions between them, one stage of one batch at a time."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from eenet.inference.decision import Decision, SingleSample, decisions
+from eenet.models import MultiExitNetwork
+from eenet.models.base import batch_size
+from eenet.policies import Policy, Rule
+
+_FIRST = torch.zeros(1, dtype=torch.int64)
+_NOBODY = _FIRST[:0]
+
+
+class Answers(NamedTuple):
+    """What the network says about B samples, each at the exit where it left."""
+
+    predictions: Tensor
+    """`[B]` int64; for segmentation `[B, H, W]`."""
+    probabilities: Tensor
+    """`[B, C]` float32; for segmentation `[B, C, H, W]`."""
+    exits: Tensor
+    """`[B]` int64, from 0."""
+    costs: Tensor
+    """`[B]` float64, in the unit of the budget."""
+
+
+class Departure(NamedTuple):
+    """Samples of one batch that left together."""
+
+    rows: Tensor
+    """`[b]` int64, their places in the batch, in order."""
+    logits: Tensor
+    """`[b, C, ...]`, their answers."""
+    exit: int
+    """From 0."""
+
+
+class Step(NamedTuple):
+    """What was decided about some samples at one exit."""
+
+    exit: int
+    """From 0."""
+    reached: int
+    """Number of samples that were there."""
+    staying: int
+    """Number of those that go on."""
+    forced: int = 0
+    """Number of those that left though the rule would have kept them."""
+
+
+class Runtime:
+    """Runs a network stage by stage; behind each stage a rule says which samples go on.
+
+    `AdaptivePredictor.predict`, `stream` and the benchmarks are loops over `begin`, `run` and
+    `assemble`.
+
+    Args:
+        net: The network; put into evaluation mode and onto the device.
+        costs: Cost of leaving at each exit `[E]` float64, in the unit of the answers.
+        device: Where to run; by default a GPU if there is one.
+
+    Raises:
+        TypeError: If `net` is not a `MultiExitNetwork`.
+    """
+
+    def __init__(
+        self, net: MultiExitNetwork, costs: Tensor, device: str | torch.device | None = None
+    ) -> None:
+        if not isinstance(net, MultiExitNetwork):
+            raise TypeError(
+                f"net is a {type(net).__name__}, not a MultiExitNetwork; docs/own-network.md says "
+                "how to make one"
+            )
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.net = net.to(self.device).eval()
+        self.costs = costs.to(self.device)
+        self._decisions: dict[Policy, list[Decision]] = {}
+
+    def set_rule(self, rule: Rule) -> None:
+        """Decides by this rule from now on."""
+        if rule.scorer not in self._decisions:
+            self._decisions[rule.scorer] = decisions(rule.scorer, self.net.num_exits)
+        self._decisions_at = self._decisions[rule.scorer]
+        self._thresholds = rule.thresholds.tolist()
+        self.rule = rule
+
+    def to_device(self, x: Any) -> Any:
+        """An input batch, any nesting of tensors, on the device.
+
+        Raises:
+            TypeError: If it holds anything but tensors, as a text that was not encoded does.
+        """
+        if isinstance(x, Tensor):
+            return x.to(self.device)
+        kinds = {type(leaf) for leaf in pytree.tree_leaves(x)}
+        wrong = [kind for kind in kinds if not issubclass(kind, (Tensor, int, float, type(None)))]
+        if wrong or not kinds:
+            raise TypeError(
+                f"x: the network takes tensors, not {wrong[0].__name__ if wrong else 'nothing'}; "
+                "encode texts and images first (`encode` of the run's data), and turn arrays into "
+                "tensors by torch.from_numpy"
+            )
+        return pytree.tree_map_only(Tensor, lambda t: t.to(self.device, non_blocking=True), x)
+
+    def begin(self, x: Any) -> tuple[Any, int]:
+        """The first state of a batch, and its size."""
+        state = self.net.begin(self.to_device(x))
+        return state, batch_size(state)
+
+    def run(self, k: int, state: Any, policy_state: Any) -> tuple[Tensor, Any, Any, Tensor]:
+        """Runs stage `k` (from 0) and decides at its exit.
+
+        Args:
+            k: The stage.
+            state: What the stage before left, or `begin`.
+            policy_state: What the decision before left; None or `single_sample()` at first.
+
+        Returns:
+            Logits `[B, C, ...]`, both states, and the indices `[b]` of the samples that go on, to
+            which the states are still to be narrowed.
+        """
+        logits, state = self.net.step(k, state)
+        return logits, state, *self.decide(k, logits, policy_state)
+
+    def decide(self, k: int, logits: Tensor, policy_state: Any) -> tuple[Any, Tensor]:
+        """The next state of the policy, and the indices `[b]` of the samples that go on."""
+        # By the threshold alone where it lets everything leave, NaN scores too.
+        if k + 1 == self.net.num_exits or self._thresholds[k] == -math.inf:
+            return policy_state, _NOBODY.to(logits.device)
+        if isinstance(policy_state, SingleSample):  # cheaper than nonzero
+            return policy_state, _FIRST if policy_state.stays(logits) else _NOBODY
+        stays, policy_state = self._decisions_at[k](logits, self.rule.thresholds[k], policy_state)
+        return policy_state, stays.nonzero()[:, 0]
+
+    def single_sample(self) -> SingleSample | None:
+        """The policy's first state for a batch of one sample that stays alone."""
+        if self.device.type != "cpu":
+            return None
+        return SingleSample(self._decisions_at, self._thresholds)
+
+    def assemble(self, departures: Sequence[Departure], samples: int) -> Answers:
+        """Puts the answers of all samples of a batch into the order of its rows."""
+        _, logits, k = departures[0]
+        exits = torch.full((samples,), k, device=self.device)
+        if len(departures) > 1:
+            logits = torch.empty(samples, *logits.shape[1:], dtype=logits.dtype, device=self.device)
+            for rows, some, k in departures:
+                logits.index_copy_(0, rows, some)
+                exits.index_fill_(0, rows, k)
+        return Answers(logits.argmax(1), logits.float().softmax(1), exits, self.costs[exits])
+
+    def record(self, steps: Sequence[Step]) -> None:
+        """Called with what was decided since the last call; to be overridden."""
+
+    def drop(self, k: int, samples: int) -> None:
+        """Called with the number of samples that will never reach exit `k` after all."""
+
+
+def inputs_of(batch: Any) -> Any:
+    """The network's input out of a loader's batch: of `(x, labels)` the former, else all of it."""
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        labels = batch[1]
+        if isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex()):
+            return batch[0]
+    return batch

@@ -55,12 +55,15 @@ def help_of(*words: str) -> str:
 def own_options(text: str) -> str:
     """A command's description and options, without its usage and the settings of other classes."""
     _usage, *groups = re.split(r"\n\n+(?=\S)", text)
-    classes = set(re.findall(r"^  --(\w+)\.", text, re.MULTILINE))
+    classes = {*re.findall(r"^  --(\w+)\.(?!help)", text, re.MULTILINE), "model", "data"}
     kept = []
     for group in groups:
         title, *options = re.split(r"\n(?=  -)", group)
         names = [re.findall(r"--([\w.]+)", option.partition("\n")[0]) for option in options]
-        others = [any(name.partition(".")[0] in classes for name in found) for found in names]
+        others = [
+            any(name.partition(".")[0] in classes or name.endswith(".help") for name in found)
+            for found in names
+        ]
         own = [option for option, other in zip(options, others, strict=True) if not other]
         if own or not options:
             kept.append("\n".join([title, *own]).rstrip())

@@ -1,5 +1,6 @@
 """The folder of a run: the only place that knows which file lies where, and how to load it."""
 
+import copy
 import json
 from functools import cached_property
 from pathlib import Path
@@ -174,7 +175,7 @@ def build(kind: Any, config: Any) -> Any:
     """What a config of `class_path` and `init_args` (or a list of them) describes."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--it", type=kind)
-    return parser.instantiate(parser.parse_object({"it": config})).it
+    return parser.instantiate(parser.parse_object({"it": copy.deepcopy(config)})).it
 
 
 def loggers_of(trainer: Any) -> list[Any]:

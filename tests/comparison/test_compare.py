@@ -5,14 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from tests.conftest import make_outputs
 
 from eenet.cli import main
-from eenet.comparison.compare import POLICIES, Source, compare, decide
+from eenet.cli.compare import with_policies
+from eenet.comparison.compare import compare, default_policies
+from eenet.comparison.fitting import Source, fit_and_decide
 from eenet.modules import fit_policies
 from eenet.outputs import save_outputs
-from eenet.policies import EENet, Margin
+from eenet.policies import EENet, EENetPlus, Margin, Policy, Random, Temperature
 from eenet.policies.thresholds import at_exits
+
+DEFAULT = [policy.label for policy in default_policies()]
+ABLATIONS = ["eenet no weights", "eenet no vote", "eenet no past", "eenet geometric"]
 
 
 @pytest.fixture
@@ -37,7 +43,7 @@ def source(runs, run=0, test=True, cost_matrix=None):
 def test_everything_is_written(runs, capsys):
     output = runs / "compared"
     words = [str(runs / "run0"), str(runs / "run1"), "--output", str(output), "--jobs", "1"]
-    words += ["--seeds", "2", "--budgets", "5", "--policies", '["eenet+", "margin", "entropy"]']
+    words += ["--seeds", "2", "--budgets", "5", "--policies", "[eenet+, margin, Entropy]"]
     main(["compare", *words])
     assert "margin" in capsys.readouterr().out
     found = json.loads((output / "compare.json").read_text())
@@ -55,8 +61,8 @@ def test_everything_is_written(runs, capsys):
 
 def test_policies_are_compared_at_equal_cost(runs):
     """Margin by hand: its points on test, and straight lines between them."""
-    found = compare([source(runs)], budgets=[0.3, 0.5, 0.8], policies=["margin"], seeds=1)
-    rows = [row for row in found["rows"] if row["policy"] == "margin"]
+    found = compare([source(runs)], budgets=[0.3, 0.5, 0.8], policies=[Margin()], seeds=1)
+    rows = [row for row in found.rows if row["policy"] == "margin"]
     fit, test = source(runs).load()
     policy, points = Margin().fit(fit), []
     for budget in (1.0, 3.0, 5.0, 8.0, 10.0):
@@ -66,20 +72,38 @@ def test_policies_are_compared_at_equal_cost(runs):
     cost, quality = np.array(points).T
     assert [row["quality"] for row in rows] == pytest.approx(np.interp([3, 5, 8], cost, quality))
     assert [10 * row["used"] for row in rows] == pytest.approx(cost[1:4].tolist())
-    ours = [row["quality"] for row in found["rows"] if row["policy"] == "eenet+"]
+    ours = [row["quality"] for row in found.rows if row["policy"] == "eenet+"]
     assert [row["lead"] for row in rows] == pytest.approx(
         [a - b["quality"] for a, b in zip(ours, rows, strict=True)]
     )
-    summary = {row["policy"]: row for row in found["policies"]}
-    assert summary["margin"]["share_closed"] == pytest.approx(1)
-    assert summary["random"]["share_closed"] == pytest.approx(0)
+    summary = {row.policy: row for row in found.policies}
+    assert summary["margin"].share_closed == pytest.approx(1)
+    assert summary["random"].share_closed == pytest.approx(0)
 
 
 def test_every_policy_is_fitted(runs):
-    exits = decide(source(runs), [0.5], list(POLICIES), seed=3)
-    assert exits.shape == (len(POLICIES), 3, 600)
+    policies = default_policies()
+    exits = fit_and_decide(source(runs), [0.5], policies, seed=3)
+    assert exits.shape == (len(policies), 3, 600)
     assert exits[:, 0].max() == 0
     assert (exits[:, 2].max(1) == 2).all()
+    assert not any(policy.calibration_scores.numel() for policy in policies)  # copies are fitted
+
+
+def test_settings_count_and_labels_are_told_apart(runs):
+    policies = [EENetPlus(seed=7), EENetPlus(folds=2), Random(seed=1), Margin()]
+    found = compare(
+        [source(runs)], budgets=[0.5, 0.8], policies=policies, seeds=2, reference="margin"
+    )
+    names = ["margin", "eenet+", "eenet+ (2)", "random"]
+    assert [row["policy"] for row in found.rows[::2]] == names
+    assert found.heuristics == ["margin"]
+    sd = {row["policy"]: row["quality_sd"] for row in found.rows}
+    assert sd["random"] > 0 == sd["margin"]  # another seed, another draw
+    alone = fit_and_decide(source(runs), [0.5], [Random(seed=2)], seed=0)
+    assert (alone == fit_and_decide(source(runs), [0.5], [Random(seed=0)], seed=2)).all()
+    with pytest.raises(ValueError, match="reference='coin': choose from margin"):
+        compare([source(runs)], policies=[Margin()], reference="coin")
 
 
 def test_gradient_descent_keeps_the_best_epoch_and_depends_on_the_seed():
@@ -106,8 +130,10 @@ def test_without_labelled_logits_all_but_temperature_are_compared(tmp_path):
         outputs = replace(outputs, labels=None, quality=quality)
         save_outputs(outputs, tmp_path / f"run0/stage1/outputs/{split}.safetensors")
     found = compare([source(tmp_path)], budgets=2, seeds=1)
-    default = {label for label, (_, settings) in POLICIES.items() if not settings}
-    assert {row["policy"] for row in found["policies"]} == default - {"temperature"}
+    default = {policy.label for policy in default_policies()}
+    assert {row.policy for row in found.policies} == default - {"temperature"}
+    with pytest.raises(ValueError, match="temperatures are fitted on labelled logits"):
+        compare([source(tmp_path)], budgets=2, seeds=1, policies=[Temperature()])
 
 
 def test_halves_of_one_file_do_not_overlap(runs):
@@ -129,13 +155,37 @@ def test_a_cost_matrix_changes_what_is_optimised(runs):
 
 
 def test_bad_input_is_refused(runs, capsys):
-    with pytest.raises(ValueError, match=r"no \['coin'\]; there are eenet\+, eenet,"):
-        compare([source(runs)], policies=["coin"])
-    with pytest.raises(ValueError, match=r"budgets=\[0.05\] must rise between 0.100"):
-        compare([source(runs)], budgets=[0.05])
+    with pytest.raises(SystemExit):
+        main(["compare", str(runs / "run0"), "--policies", "[margin, coin]"])
+    assert "there is no 'coin'; give a class_path, or one of eenet+," in capsys.readouterr().err
+    with pytest.raises(
+        ValueError, match=r"budgets=\[0.05, 0.5\] must be two or more that rise between 0.100"
+    ):
+        compare([source(runs)], budgets=[0.05, 0.5])
     save_outputs(make_outputs(samples=600, seed=2), runs / "run1/stage1/outputs/test.safetensors")
     with pytest.raises(ValueError, match="share their test samples"):
         compare([source(runs), source(runs, 1)])
     with pytest.raises(SystemExit):
         main(["compare", "--val", str(runs / "run0/stage1/outputs/val.safetensors")])
     assert "--test FILE or --split true" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "labels"),
+    [
+        (["--policies=eenet.policies.Margin"], ["margin"]),
+        (
+            ["--policies", "[margin, {class_path: Random, init_args: {seed: 3}}]"],
+            ["margin", "random"],
+        ),
+        (["--policies+", "experiments/ablations.yaml"], [*DEFAULT, *ABLATIONS]),
+        (["--policies", "margin", "--policies+=entropy"], ["margin", "entropy"]),
+        ([], None),
+    ],
+    ids=str,
+)
+def test_policies_are_named_by_class_label_or_file(words, labels):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--policies", type=list[Policy] | None)
+    policies = parser.instantiate(parser.parse_args(with_policies(words))).policies
+    assert (policies and [policy.label for policy in policies]) == labels

@@ -6,59 +6,65 @@ import matplotlib
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from eenet.comparison.summary import TOLERANCE, Comparison
 from eenet.plotting import style as plot
 from eenet.plotting.tables import by_policy, column
 
 
-def comparison_table(found: dict[str, Any]) -> Table:
-    """One line for each policy of a comparison, the largest area first."""
-    rows = by_policy(found["rows"])
-    budgets = column(rows[found["reference"]], "budget")
-    shown = sorted({round(i * (len(budgets) - 1) / 3) for i in range(4)})
+def comparison_table(comparison: Comparison, wide: bool = True) -> Table:
+    """One line for each policy of a comparison, the largest area first.
+
+    Args:
+        comparison: The comparison.
+        wide: With the quality at four of the budgets.
+    """
+    rows, reference = by_policy(comparison.rows), comparison.reference
+    budgets = column(rows[reference], "budget")
+    places = sorted({round(i * (len(budgets) - 1) / 3) for i in range(4 * wide)})
     table = Table(
-        title=f"{found['samples']} test samples, networks: {found['networks']}; quality in %",
-        caption=f"Full network: {found['full_quality']:.2%}. Way: from random (0) to "
-        f"{found['best_heuristic']} (1). Lead: {found['reference']} less this policy over the "
-        f"{len(budgets)} budgets, in points; + and - count the budgets where the simultaneous "
-        "95 % interval lies above and below zero.",
+        title=f"{comparison.samples} test samples, networks: {comparison.networks}; quality in %",
+        caption=f"Full network: {comparison.full_quality:.2%}. Gap closed: from random (0) to "
+        f"{comparison.best_heuristic} (1). Lead: {reference} minus this policy over the "
+        f"{len(budgets)} budgets, in points; wins and losses of {reference}: at how many the "
+        "simultaneous 95% interval lies above and below zero.",
     )
-    table.add_column("policy")
-    at = [f"at {budgets[i]:.2f}" for i in shown]
-    for name in ("area", *at, "full - 0.2 at", "way", "lead", "+", "-"):
+    table.add_column("policy", no_wrap=True)
+    full = f"cost at\nfull - {100 * TOLERANCE:g}"
+    at = [f"at {budgets[i]:.2f}" for i in places]
+    for name in ("area", *at, full, "gap\nclosed", "lead", "wins", "losses"):
         table.add_column(name, justify="right")
-    for policy in found["policies"]:
-        own = rows[policy["policy"]]
-        leads = column(own, "lead")
-        cost, way = policy["cost_of_full"], policy["share_closed"]
+    for policy in comparison.policies:
+        points = rows[policy.policy]
+        leads = [100 * lead for lead in column(points, "lead")]
+        cost, gap = policy.cost_of_full, policy.share_closed
+        against = (f"{min(leads):+.2f} to {max(leads):+.2f}", str(policy.ahead), str(policy.behind))
         table.add_row(
-            policy["policy"],
-            f"{100 * policy['area']:.2f} ± {100 * policy['area_sd']:.2f}",
-            *(f"{100 * own[i]['quality']:.2f}" for i in shown),
+            policy.policy,
+            f"{100 * policy.area:.2f} ± {100 * policy.area_sd:.2f}",
+            *(f"{100 * points[i]['quality']:.2f}" for i in places),
             "never" if cost is None else f"{cost:.3f}",
-            "" if way is None else f"{way:.2f}",
-            f"{100 * min(leads):+.2f} to {100 * max(leads):+.2f}",
-            str(policy["ahead"]),
-            str(policy["behind"]),
+            "" if gap is None else f"{gap:.2f}",
+            *(("", "", "") if policy.policy == reference else against),
         )
     return table
 
 
 @matplotlib.rc_context(plot.STYLE)
-def plot_comparison(found: dict[str, Any]) -> Figure:
+def plot_comparison(comparison: Comparison) -> Figure:
     """Curves of all policies within their bounds, and the reference's lead with its intervals."""
     figure, (axes, lower) = plot.panels_of(["", ""], 1, 4.1, sharex=True, height_ratios=(5, 3))
-    bounds, reference = found["bounds"], found["reference"]
+    bounds, reference = comparison.bounds, comparison.reference
     cost, *ends = (bounds[name] for name in ("cost", "stopping_low", "stopping_high"))
     axes.fill_between(cost, *ends, color=plot.BAND, label="optimal stopping fitted on test")
     axes.plot(cost, bounds["oracle"], color=plot.GREY, linewidth=1.2, label="oracle")
     axes.plot(cost, bounds["mixture"], label="fixed mixture", **plot.DOTTED)
-    rows = by_policy(found["rows"])
-    grey = {*found["heuristics"], "random"} - {reference, found["best_heuristic"]}
+    rows = by_policy(comparison.rows)
+    grey = {*comparison.heuristics, "random"} - {reference, comparison.best_heuristic}
     clear = [name for name in rows if name not in grey]
     others = [name for name in rows if name in grey - {"random"}]
     named = dict.fromkeys(others[:1], "other heuristics") | {"random": "random"}
-    for name, own in rows.items():
-        budgets, quality, lead = (column(own, x) for x in ("budget", "quality", "lead"))
+    for name, points in rows.items():
+        budgets, quality, lead = (column(points, x) for x in ("budget", "quality", "lead"))
         if name in grey:
             how: dict[str, Any] = {"color": plot.GREY, "linewidth": 0.8, "label": named.get(name)}
             how["linestyle"] = "-." if name == "random" else "--"
@@ -67,13 +73,13 @@ def plot_comparison(found: dict[str, Any]) -> Figure:
                 lower.plot(budgets, lead, **how)
         else:
             index = clear.index(name)
-            band = column(own, "lead_low"), column(own, "lead_high")
+            band = column(points, "lead_low"), column(points, "lead_high")
             size = {"markersize": 4, "linewidth": 1.3 if index else 2.4}
             plot.draw_curve(axes, index, name, budgets, quality, **size)
             plot.draw_curve(lower, index, name, budgets, lead, band, **size)
-    plot.finish_curves(axes, found["exit_costs"], found["exit_quality"], "quality", ncols=2)
-    shown = column(found["rows"], "quality")
-    top, bottom = max(*shown, *ends[1]), min(shown)
+    plot.finish_curves(axes, comparison.exit_costs, comparison.exit_quality, "quality", ncols=2)
+    shpoints = column(comparison.rows, "quality")
+    top, bottom = max(*shpoints, *ends[1]), min(shpoints)
     axes.set_ylim(bottom - 0.03 * (top - bottom), top + 0.08 * (top - bottom))
     lower.set_xlabel(axes.get_xlabel())
     axes.set_xlabel("")

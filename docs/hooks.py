@@ -35,7 +35,7 @@ def command_help() -> str:
     for command, argument, summary in re.findall(
         r"^  eenet (\w+) +(\S+) .*?  +(.+)$", help_of(), re.MULTILINE
     ):
-        words = [command] if argument.startswith("--") else [command, "RUN_DIR"]
+        words = [command, *(["--config", "FILE"] if argument.startswith("--") else ["RUN_DIR"])]
         sections.append(
             f"## eenet {command} {argument}\n\n"
             f"{summary[0].upper()}{summary[1:]}.\n\n"

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from torchvision.io import write_png
 
 from eenet.cli import main
-from eenet.cli.main import _HELP
+from eenet.cli.help import HELP
 from eenet.cli.recipes import find_config, with_recipes
 from eenet.cli.sweep_file import read_sweep, trials
 from eenet.data import Digits
@@ -67,7 +67,7 @@ def test_every_command_is_one(page, tmp_path, monkeypatch):
             assert Path(next(word for word in rest if not word.startswith("-"))).is_file(), words
         elif program == "eenet":
             rest = with_recipes([LEFT.get(word, word) for word in rest])
-            assert f"eenet {rest[0]} " in _HELP, words
+            assert f"eenet {rest[0]} " in HELP, words
             if rest[0] == "recipes":
                 assert Path(find_config(rest[1])).is_file()
                 continue
@@ -203,7 +203,7 @@ def check_the_command_reference(page):
     """Every command has a section with its own flags and without those of other classes."""
     page = html.unescape(page)
     sections = re.split(r"<h2[^>]*>eenet ", page)[1:]
-    titles = re.findall(r"^  eenet (\w+ +\S+)", _HELP, re.MULTILINE)
+    titles = re.findall(r"^  eenet (\w+ +\S+)", HELP, re.MULTILINE)
     assert len(sections) == len(titles)
     for title, section in zip(titles, sections, strict=True):
         command = " ".join(title.split())

@@ -7,12 +7,10 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors
-import torch
-from safetensors.torch import load_file
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -53,6 +51,10 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, or holds more than tensors and plain values.
     """
+    import safetensors  # here, so that commands which only write files do not wait for torch
+    import torch
+    from safetensors.torch import load_file
+
     try:
         if str(path).endswith(".safetensors"):
             return load_file(path)
@@ -72,7 +74,7 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     return found
 
 
-def load_weights(path: str | Path) -> dict[str, Tensor]:
+def load_weights(path: str | Path) -> "dict[str, Tensor]":
     """Reads a network's tensors by name.
 
     Args:
@@ -99,6 +101,8 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def _is_state(value: Any) -> bool:
+    from torch import Tensor
+
     return (
         isinstance(value, dict)
         and bool(value)

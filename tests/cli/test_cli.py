@@ -1,6 +1,8 @@
 """The command line: every shipped config parses, bad input gets one clear error."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,12 @@ import torch
 import yaml
 from tests.conftest import make_outputs
 
+import eenet
 from eenet.cli import main
 from eenet.cli.lightning import EENetCLI, stage_parser
 from eenet.cli.pipeline import pipeline_parser
 from eenet.cli.recipes import RECIPES
-from eenet.models import torchvision_backbone, transformer
+from eenet.models import resnet, torchvision_backbone, transformer
 from eenet.outputs import load_outputs, save_outputs
 
 CONFIGS = sorted([*RECIPES.glob("*/*.yaml"), *Path("tests/conf").rglob("*.yaml")])
@@ -33,6 +36,7 @@ def test_every_config_is_valid_and_instantiates(path, monkeypatch):
     load = torchvision_backbone._load
     random = lambda name, classes, weights, size: load(name, classes, None, size)  # noqa: E731
     monkeypatch.setattr(torchvision_backbone, "_load", random)
+    monkeypatch.setattr(resnet, "_take_published", lambda *_: True)
     make = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, **_: make(name))
     stages = [stage_parser().parse_path(path)] if "stage1" not in path.read_text() else None
@@ -150,11 +154,102 @@ def test_without_a_checkpoint_nothing_is_tested(files, capsys):
     assert "there is nothing to test" in capsys.readouterr().err
 
 
-def test_help(capsys):
+LIGHT = [
+    *([], ["--help"], ["--version"], ["pipelin"], ["recipes"], ["recipes", "nothing"]),
+    *([command, "--help"] for command in ("pipeline", "fit", "test", "compare", "report")),
+    *(["pipeline"], ["pipeline", "--config", "nothing"], ["fit", "--config", "digits/resnet20"]),
+    *(["pipeline", "--config", "outputs/scheduler"], ["compare", "nothing"], ["compare"]),
+]
+
+
+def test_what_needs_no_torch_does_not_wait_for_it():
+    program = """
+import sys
+from contextlib import suppress
+from eenet.cli import main
+for words in eval(sys.argv[1]):
+    with suppress(SystemExit):
+        main(words)
+    assert not {"torch", "lightning", "wandb", "pandas"} & {*sys.modules}, words
+"""
+    result = subprocess.run([sys.executable, "-c", program, repr(LIGHT)], capture_output=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pipelin"], "there is no command 'pipelin'; did you mean 'pipeline'?"),
+        (["nonsense"], "`eenet --help` lists the commands"),
+        (["pipeline"], "config: give --config"),
+        (["pipeline", "--config", "digits/resnet2"], "did you mean digits/resnet20?"),
+        (["fit", "--config", "digits/resnet20"], "use `eenet pipeline --config"),
+        (["pipeline", "--config", "outputs/scheduler"], "use `eenet fit --config"),
+        (["fit", "--config=README.md"], "is not valid YAML: could not find expected ':', line 5"),
+        (["test", "--config", "conf"], "config='conf' is neither a file nor a recipe"),
+        (["compare", "run", "--seeds", "0"], "seeds: 0 must be >0"),
+        (["compare", "run", "--seed", "1"], "unrecognized arguments: --seed"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_wrong_setting_is_named_with_its_class_and_its_file(tmp_path, capsys):
+    text = (RECIPES / "digits/resnet20.yaml").read_text()
+    path = tmp_path / "mine.yaml"
+    for old, new, message in (
+        (
+            "depth: 20",
+            "depht: 20",
+            "net (eenet.models.CifarResNet): Option 'depht' is not accepted",
+        ),
+        ("max_epochs: 40", "max_epochs: many", "stage1.trainer.max_epochs: expected int, got many"),
+    ):
+        path.write_text(text.replace(old, new))
+        with pytest.raises(SystemExit):
+            main(["pipeline", "--config", str(path)])
+        assert f"{message} (in {path})\n" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["pipeline", "--config", "digits/resnet20", "--stage1.trainer.max_epochs=many"])
+    assert "expected int, got many\n" in capsys.readouterr().err
+
+
+def test_version_and_help(capsys):
     main([])
     assert "eenet pipeline --config FILE" in capsys.readouterr().out
-    for command in ("fit", "pipeline"):
+    main(["--version"])
+    assert capsys.readouterr().out == f"eenet {eenet.__version__}\n"
+    for words in (["fit"], ["pipeline"], ["predict", "--config", "FILE"], ["fit", "--help-all"]):
         with pytest.raises(SystemExit) as stop:
-            main([command, "--help"])
+            main([*words, "--help"])
         assert stop.value.code == 0
         assert "--config" in capsys.readouterr().out
+
+
+def test_the_short_help_of_the_pipeline_names_its_own_flags(capsys):
+    with pytest.raises(SystemExit):
+        main(["pipeline", "--help"])
+    text = capsys.readouterr().out
+    flags = {action.option_strings[-1] for action in pipeline_parser()._actions} - {"--stage2"}
+    assert not [flag for flag in flags if "." not in flag and flag not in text]
+
+
+@pytest.mark.parametrize(
+    ("words", "setting"),
+    [
+        (["pipeline", "--stage1.model.init_args.net.help=MSDNet"], "--growth_rate"),
+        (["fit", "--data.help", "eenet.data.ImageFolder"], "--root"),
+        (["fit", "--trainer.logger.help", "CSVLogger"], "--trainer.logger.save_dir"),
+    ],
+)
+def test_the_settings_of_a_class(words, setting, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 0
+    assert setting in capsys.readouterr().out

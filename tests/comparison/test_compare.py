@@ -5,16 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from jsonargparse import ArgumentParser
 from tests.conftest import make_outputs
 
 from eenet.cli import main
-from eenet.cli.compare import with_policies
+from eenet.cli.compare import choose_policies, take_policies
 from eenet.comparison.compare import compare, default_policies
 from eenet.comparison.fitting import Source, fit_and_decide
 from eenet.modules import fit_policies
 from eenet.outputs import save_outputs
-from eenet.policies import EENet, EENetPlus, Margin, Policy, Random, Temperature
+from eenet.policies import EENet, EENetPlus, Margin, Random, Temperature
 from eenet.policies.thresholds import at_exits
 
 DEFAULT = [policy.label for policy in default_policies()]
@@ -185,7 +184,7 @@ def test_bad_input_is_refused(runs, capsys):
     ids=str,
 )
 def test_policies_are_named_by_class_label_or_file(words, labels):
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--policies", type=list[Policy] | None)
-    policies = parser.instantiate(parser.parse_args(with_policies(words))).policies
+    rest, named = take_policies([*words, "RUN"])
+    assert rest == ["RUN"]
+    policies = choose_policies(named)
     assert (policies and [policy.label for policy in policies]) == labels

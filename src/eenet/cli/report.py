@@ -4,13 +4,13 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from eenet.report.write import log_to_wandb, write_report
-
 
 def main(args: list[str]) -> None:
     """Runs `eenet report`: writes report.html and figures/*.png and *.svg."""
     parser = ArgumentParser(
         prog="eenet report",
+        exit_on_error=False,
+        allow_abbrev=False,
         description="A page with all figures of a finished run: curves, who leaves where, what the "
         "scheduler looks at, whether the budget holds. It needs no network and no server.",
     )
@@ -18,9 +18,11 @@ def main(args: list[str]) -> None:
     add("runs", nargs="+", help="Run folders of `eenet pipeline`; several are seeds of one set-up.")
     add("--output", type=str | None, help="Folder of what is written; by default RUN/report.")
     add("--wandb", type=bool, default=False, help="Log the figures to the W&B run of stage 2 too.")
-    given = parser.parse_args(args)
-    folder = Path(given.output or Path(given.runs[0]) / "report")
-    path = write_report(given.runs, folder)
-    if given.wandb:
-        log_to_wandb(given.runs[0], folder / "figures")
+    options = parser.parse_args(args)
+    from eenet.report.write import log_to_wandb, write_report
+
+    folder = Path(options.output or Path(options.runs[0]) / "report")
+    path = write_report(options.runs, folder)
+    if options.wandb:
+        log_to_wandb(options.runs[0], folder / "figures")
     print(f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB) and the figures beside it")

@@ -2,9 +2,11 @@
 
 from decimal import Decimal
 
+import pandas as pd
 import pytest
 
 from eenet.data.labels import Classes, find_classes, label_key, require_labels
+from eenet.data.tables import column_of, read_table
 
 
 def place(row):
@@ -63,6 +65,7 @@ def test_names_are_as_the_file_spells_them():
     assert find_classes([True, False], place).names == ["False", "True"]
     assert find_classes(["1.0", "2.0"], place).names == ["1.0", "2.0"]
     assert find_classes(["1.0", "1", 2.0], place).names == ["1", "2"]
+    assert find_classes(["1.0", 1, "1.0", "2"], place).names == ["1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -140,3 +143,28 @@ def test_a_missing_label_is_named(missing):
 def test_several_labels_in_a_row_are_refused(several):
     with pytest.raises(ValueError, match=r"row 0 of 'label' is .*one label"):
         require_labels([several], place)
+
+
+WRITERS = {
+    "csv": lambda frame, path: frame.to_csv(path, index=False),
+    "tsv": lambda frame, path: frame.to_csv(path, index=False, sep="\t"),
+    "json": lambda frame, path: frame.to_json(path, orient="records"),
+    "jsonl": lambda frame, path: frame.to_json(path, orient="records", lines=True),
+    "parquet": lambda frame, path: frame.to_parquet(path),
+}
+
+
+def test_labels_mean_the_same_in_every_kind_of_file(tmp_path):
+    for name, forms in FORMS.items():
+        files = {}
+        for number, form in enumerate(forms):
+            labels = form if name != "mixed" else list(map(str, form))
+            for suffix, write in WRITERS.items():
+                path = tmp_path / f"{name}{number}.{suffix}"
+                write(pd.DataFrame({"label": labels}), path)
+                files[path] = column_of(read_table(str(path), "train"), "x", "label", "")
+        for train in files.values():
+            classes = find_classes(train, place)
+            for path, test in files.items():
+                index = classes.index(test, place).tolist()
+                assert index == list(range(len(forms[0]))), path

@@ -192,7 +192,7 @@ def test_files_that_number_classes_differently_are_refused(tmp_path):
         features = datasets.Features({"label": datasets.ClassLabel(names=names)})
         paths.append(str(tmp_path / f"{number}.parquet"))
         datasets.Dataset.from_dict({"label": [0, 1]}, features).to_parquet(paths[-1])
-    with pytest.raises(ValueError, match=r"0\.parquet and .*1\.parquet differ in their classes"):
+    with pytest.raises(ValueError, match=r"0\.parquet.*1\.parquet.* differ in their classes"):
         read_table(paths, "train")
     for labels in ([1, 2], [1.0, None]):
         path = str(tmp_path / f"{type(labels[0]).__name__}.parquet")

@@ -204,9 +204,11 @@ def test_what_is_wrong_is_named(tokenizer: str, folder: str, tmp_path: Path) -> 
     served = make(tokenizer, folder)
     assert served.encode(["mai visto"])["input_ids"].tolist() == [[2, 1, 1, 3]]
     assert served.encode([])["input_ids"].shape[0] == 0
-    for raw in ("a text", ["good", None]):
-        with pytest.raises(ValueError, match="a list of texts is wanted"):
-            served.encode(raw)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a list of texts is wanted, not one text: 'a film'"):
+        served.encode("a film")
+    for wrong in (None, 3, b"film", "\udce9 film"):
+        with pytest.raises(ValueError, match=r"text 1 of the batch is .* no text in UTF-8"):
+            served.encode(["good", wrong])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="tokenizer='/no/such'"):
         make("/no/such", folder)
     with pytest.raises(FileNotFoundError, match=r"no/such\.csv"):

@@ -83,7 +83,7 @@ class Classes:
             raise ValueError(
                 f"{place(wrong[0])} is {labels[wrong[0]]!r}, which is none of the classes "
                 f"{_some(self.names)} (in {len(wrong)} rows: {_some(others)}); correct "
-                "or remove such rows, or name all classes in label_names"
+                "such rows, or name all classes in label_names, each in quotes"
             )
         return torch.tensor([index[key] for key in keys], dtype=torch.int64)
 
@@ -102,11 +102,12 @@ def find_classes(
         ValueError: If the labels are measurements, single texts or several labels in one, or not
             as many classes as said.
     """
-    spellings: dict[str, set[str]] = {}
+    names: dict[str, str] = {}  # as the file spells them, where it does so in one way
     for label in labels:
-        spelling = label if isinstance(label, str) else label_key(label)
-        spellings.setdefault(label_key(label), set()).add(spelling)
-    keys = sorted(spellings, key=lambda x: (not _is_number(x), int(x) if _is_number(x) else 0, x))
+        key = label_key(label)
+        spelling = label if isinstance(label, str) else key
+        names[key] = key if names.get(key, spelling) != spelling else spelling
+    keys = sorted(names, key=lambda x: (not _is_number(x), int(x) if _is_number(x) else 0, x))
     numbers = {str(number) for number in range(num_classes or 0)}
     if set(keys) <= numbers:
         return Classes(range(num_classes or 0), False)
@@ -116,9 +117,7 @@ def find_classes(
             f"{len(keys)} different labels in {len(labels)} rows ({_some(keys)}) are hardly "
             "classes; numbers cannot be predicted (regression). If they are, set num_classes"
         )
-    # As the file spells them, where it does so in one way.
-    names = [min(spellings[x]) if len(spellings[x]) == 1 else x for x in keys]
-    return Classes(names, False, num_classes)
+    return Classes([names[key] for key in keys], False, num_classes)
 
 
 def require_labels(labels: Sequence[Any], place: Callable[[int], str]) -> None:

@@ -134,13 +134,10 @@ def _joined(paths: list[Path], tables: list[Any]) -> Any:
     for path, content in zip(paths, contents, strict=False):
         if (first := paths[contents.index(content)]) != path:
             raise ValueError(f"{first} and {path} hold the same rows: leave one out")
-    for path, table in zip(paths, tables, strict=True):
-        labels = [
-            {name: x for name, x in features.items() if isinstance(x, ClassLabel)}
-            for features in map(Features.from_arrow_schema, (tables[0].schema, table.schema))
-        ]
-        if labels[0] != labels[1]:
-            raise ValueError(f"{paths[0]} and {path} differ in their classes: {labels}")
+    features = [Features.from_arrow_schema(table.schema) for table in tables]
+    names = [{n: x.names for n, x in f.items() if isinstance(x, ClassLabel)} for f in features]
+    if any(others != names[0] for others in names):
+        raise ValueError(f"{[*map(str, paths)]} differ in their classes: {names}")
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:

@@ -100,9 +100,15 @@ class TextClassificationSource(DataSource):
 
     def encode(self, raw: Sequence[str]) -> dict[str, Tensor]:
         """Texts as the network takes them: `input_ids` and `attention_mask`, `[B, T]` int64."""
-        if isinstance(raw, str) or not all(isinstance(text, str) for text in raw):
-            wrong = [raw] if isinstance(raw, str) else [x for x in raw if not isinstance(x, str)]
-            raise ValueError(f"a list of texts is wanted, not {type(raw)} with {wrong[0]!r}")
+        if isinstance(raw, str):
+            raise ValueError(f"a list of texts is wanted, not one text: {raw[:80]!r}")
+        for number, text in enumerate(raw):
+            try:
+                text.encode()
+            except (AttributeError, UnicodeEncodeError) as error:
+                raise ValueError(
+                    f"text {number} of the batch is {repr(text)[:80]}, which is no text in UTF-8"
+                ) from error
         cut = {"truncation": True, "max_length": self.max_length}
         encoded = self._tokenizer(list(raw) or [""], **cut, padding=True, return_tensors="pt")
         return {name: encoded[name][: len(raw)] for name in ("input_ids", "attention_mask")}

@@ -65,7 +65,7 @@ def stage2(policies, arguments, path, test=False):
     """What `eenet fit` does, or `eenet test` with all policies fitted beforehand."""
     import lightning as L
 
-    from eenet.data.exit_outputs import OutputsData
+    from eenet.data.outputs_data import OutputsData
     from eenet.modules.scheduler import SchedulerModule
 
     data = OutputsData(fit=str(path), test=str(path))
@@ -100,7 +100,7 @@ def step(arguments, name, path):
 def measured(arguments, name, path):
     """Runs a step, and prints its seconds and the memory before it."""
     torch.set_num_threads(arguments.threads)
-    import eenet.data.exit_outputs
+    import eenet.data.outputs_data
     import eenet.modules.scheduler  # noqa: F401
 
     start = anonymous(os.getpid())

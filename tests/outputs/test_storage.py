@@ -90,7 +90,7 @@ def test_fitting_and_held_out_samples_are_disjoint_and_complete(tmp_path):
 def test_batches_of_stage_2_hold_what_the_file_holds_whatever_their_size(tmp_path, monkeypatch):
     outputs, path = make_outputs(samples=50), str(tmp_path / "val.safetensors")
     save_outputs(outputs, path)
-    monkeypatch.setattr("eenet.data.exit_outputs._NUMBERS", 3 * 5 * 8)
+    monkeypatch.setattr("eenet.data.outputs_data._NUMBERS", 3 * 5 * 8)
     batches = list(OutputsData(test=path).test_dataloader())
     assert max(len(b.quality[0]) for b in batches) <= 8
     together = [torch.cat(field, 1) for field in zip(*(b.evidence for b in batches), strict=True)]

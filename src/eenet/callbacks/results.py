@@ -13,8 +13,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from eenet.files import write_text
 from eenet.modules.scheduler import SchedulerModule
-from eenet.plotting.style import plot_curves, save_figure
-from eenet.plotting.tables import (
+from eenet.plotting.rows import (
     Row,
     by_policy,
     column,
@@ -23,6 +22,7 @@ from eenet.plotting.tables import (
     rich_table,
     to_csv,
 )
+from eenet.plotting.style import plot_curves, save_figure
 
 
 class WriteDecisions(Callback):

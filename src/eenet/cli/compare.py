@@ -23,8 +23,8 @@ def main(args: list[str]) -> None:
     from eenet.comparison.figure import comparison_table, plot_comparison
     from eenet.comparison.fitting import Source
     from eenet.files import write_text
+    from eenet.plotting.rows import print_table, to_csv
     from eenet.plotting.style import save_figure
-    from eenet.plotting.tables import print_table, to_csv
 
     sources = [Source(*pair, options.cost_matrix) for pair in pairs]
     policies = choose_policies(named)

@@ -21,7 +21,7 @@ from rich.table import Table
 from eenet.cli.recipes import RECIPES
 from eenet.cli.sweep_file import Trial, command_of, read_sweep, trials
 from eenet.files import sha256, write_text
-from eenet.plotting.tables import print_table, to_csv
+from eenet.plotting.rows import print_table, to_csv
 
 
 def sweep(

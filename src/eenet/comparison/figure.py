@@ -8,7 +8,7 @@ from rich.table import Table
 
 from eenet.comparison.summary import TOLERANCE, Comparison
 from eenet.plotting import style as plot
-from eenet.plotting.tables import by_policy, column
+from eenet.plotting.rows import by_policy, column
 
 
 def comparison_table(comparison: Comparison, wide: bool = True) -> Table:

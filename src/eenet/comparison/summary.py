@@ -9,7 +9,7 @@ from torch import Tensor
 from eenet import metrics
 from eenet.comparison.fitting import Plan, is_heuristic
 from eenet.metrics.curve_maths import exit_means, mean_at
-from eenet.plotting.tables import Row, rows_of
+from eenet.plotting.rows import Row, rows_of
 from eenet.policies import Random
 from eenet.policies.thresholds import at_exits
 

@@ -1,5 +1,4 @@
 from .cityscapes import CityscapesSource as CityscapesSource
-from .exit_outputs import OutputsData as OutputsData
 from .image_folder import ImageFolderSource as ImageFolderSource
 from .modules import CIFAR10 as CIFAR10
 from .modules import CIFAR100 as CIFAR100
@@ -9,6 +8,7 @@ from .modules import FashionMNIST as FashionMNIST
 from .modules import ImageFolder as ImageFolder
 from .modules import SplitDataModule as SplitDataModule
 from .modules import TextClassification as TextClassification
+from .outputs_data import OutputsData as OutputsData
 from .small_images import CIFAR10Source as CIFAR10Source
 from .small_images import CIFAR100Source as CIFAR100Source
 from .small_images import DigitsSource as DigitsSource

@@ -9,7 +9,7 @@ from typing import Literal
 import lightning as L
 import torch
 
-from eenet.data.exit_outputs import OutputsData
+from eenet.data.outputs_data import OutputsData
 from eenet.modules.optim import WarmupCosine
 from eenet.modules.scheduler import SchedulerModule
 from eenet.outputs import ExitOutputs

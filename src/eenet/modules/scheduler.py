@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from eenet.data.exit_outputs import OutputsBatch, OutputsData
+from eenet.data.outputs_data import OutputsBatch, OutputsData
 from eenet.metrics import BudgetCurve, Curve
 from eenet.modules.optim import StageModule
 from eenet.outputs.exit_outputs import ExitOutputs

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from eenet.files import atomic
-from eenet.plotting.tables import Row, by_policy, column
+from eenet.plotting.rows import Row, by_policy, column
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; line styles repeat the message.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -36,7 +36,7 @@ def plot_curves(
     """Quality against the cost used, one line for each policy with a standard error around it.
 
     Args:
-        rows: From `eenet.plotting.tables.curve_rows`.
+        rows: From `eenet.plotting.rows.curve_rows`.
         exit_costs: Cost of each exit as a fraction of the last one's.
         exit_quality: Quality when every sample leaves at that exit.
         measure: What to call the quality.

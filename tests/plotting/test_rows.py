@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from eenet.plotting.tables import rich_table
+from eenet.plotting.rows import rich_table
 
 
 def row(policy, budget, cost, quality):

@@ -94,7 +94,7 @@ def control_table(run: str, policy: EENetPlus, val: ExitOutputs, test: ExitOutpu
             spent = [float(stream.costs[e].double().mean()) / full for e in (before, after)]
             right = [float(at_exits(quality, e).mean()) for e in (before, after)]
             best = float(quality_at(cost, reached, torch.tensor([spent[1] * full]))[0])
-            bound = control.bound / full
+            bound = control.bound() / full
             print(f"| {name} | {budget} | {spent[0]:.3f} | {spent[1]:.4f} | "
                   f"{spent[1] / budget - 1:+.2%} | {bound / budget:.1%} | {right[0]:.2%} | "
                   f"{right[1]:.2%} | {best:.2%} |")  # fmt: skip

@@ -187,5 +187,5 @@ def test_bad_texts_are_named(text_run, tmp_path, capsys, monkeypatch):
 
 def test_lightning_keeps_its_own_predict(capsys):
     with pytest.raises(SystemExit):
-        main(["predict", "--help-all", "--config", "x"])
+        main(["predict", "--help-all"])
     assert "--ckpt_path" in capsys.readouterr().out

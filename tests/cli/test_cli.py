@@ -185,7 +185,7 @@ for words in eval(sys.argv[1]):
         (["pipeline", "--config", "digits/resnet2"], "did you mean digits/resnet20?"),
         (["fit", "--config", "digits/resnet20"], "use `eenet pipeline --config"),
         (["pipeline", "--config", "outputs/scheduler"], "use `eenet fit --config"),
-        (["fit", "--config=README.md"], "is not valid YAML: could not find expected ':', line 5"),
+        (["fit", "--config=LICENSE"], "config='LICENSE' is not"),
         (["test", "--config", "conf"], "config='conf' is neither a file nor a recipe"),
         (["compare", "run", "--seeds", "0"], "seeds: 0 must be >0"),
         (["compare", "run", "--seed", "1"], "unrecognized arguments: --seed"),

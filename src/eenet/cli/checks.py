@@ -21,7 +21,7 @@ def check_config(config: Namespace) -> None:
         for part in ("trainer", "model", "data", "checkpoint"):
             if not isinstance(stage, Namespace) or not isinstance(stage.get(part), Namespace):
                 raise ValueError(f"{name}.{part}: the config must describe it")
-            if part in ("model", "data") and "init_args" not in stage[part]:
+            if part in ("model", "data") and "class_path" not in stage[part]:
                 raise ValueError(f"{name}.{part}.class_path is missing")
         for key, value in stage.items():
             if isinstance(value, float) and not math.isfinite(value):

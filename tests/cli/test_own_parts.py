@@ -87,11 +87,13 @@ def place(tmp_path_factory):
 def test_they_serve_pipeline_compare_report_and_predict(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(place)
-    curve = list(csv.DictReader(open("run/stage2/curve.csv")))
+    curve = list(csv.DictReader((place / "run/stage2/curve.csv").open()))
     assert {row["policy"] for row in curve} == {"gap"}
 
     main(["compare", "run", "--policies", "[mine.Gap]", "--seeds", "1", "--output", "compared"])
-    compared = {row["policy"]: row for row in csv.DictReader(open("compared/compare.csv"))}
+    compared = {
+        row["policy"]: row for row in csv.DictReader((place / "compared/compare.csv").open())
+    }
     assert "gap" in compared
 
     main(["report", "run"])
@@ -103,7 +105,7 @@ def test_they_serve_pipeline_compare_report_and_predict(place, monkeypatch):
         pixels = np.round(digits.images[number] * 255 / 16).astype(np.uint8)
         Image.fromarray(pixels).save(place / f"photos/{number:02}.png")
     main(["predict", "run", "--input", "photos", "--output", "answers.csv", "--budget", "0.9"])
-    answers = list(csv.DictReader(open("answers.csv")))
+    answers = list(csv.DictReader((place / "answers.csv").open()))
     right = [int(row["prediction"]) == digits.target[n] for n, row in enumerate(answers)]
     assert len(right) == 60
     assert sum(right) > 48

@@ -16,9 +16,11 @@ budget=${budgets[SLURM_ARRAY_TASK_ID % ${#budgets[@]}]}
 seed=$((SLURM_ARRAY_TASK_ID / ${#budgets[@]}))
 
 folder=$run/budgets/$budget-$seed
-if [[ -f $folder/curve.csv ]]; then
+# Done, and on the network that the run holds now.
+if cmp -s "$run/stage1/done.json" "$folder/network.json"; then
     exit 0
 fi
 python -m eenet.cli.stage --config "$run/stage2/config.yaml" --trainer.default_root_dir "$folder" \
     --trainer.logger false --trainer.devices 1 \
     --model.init_args.budgets "[$budget]" --seed_everything "$seed"
+cp "$run/stage1/done.json" "$folder/network.json"

@@ -1,11 +1,14 @@
 """Files that are either complete or absent."""
 
 import argparse
+import fcntl
 import hashlib
 import os
 import pickle
+import socket
+import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +45,47 @@ def sha256(path: str | Path) -> str:
     """Hex SHA-256 of a file's content."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_intact(path: str | Path) -> bool:
+    """Whether a file of `torch.save` is there and complete, by the checksums of its parts."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+@contextmanager
+def hold(folder: str | Path) -> Iterator[int]:
+    """Holds a folder for this process and those that inherit the file descriptor it gives.
+
+    The lock ends with the last of them, however they end. A folder that is new and still empty
+    afterwards is removed.
+
+    Raises:
+        ValueError: If another process holds the folder.
+    """
+    path = Path(folder) / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise ValueError(
+                f"run_dir={folder} is in use by {file.read() or 'another process'}: wait for it, "
+                "or choose another"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield file.fileno()
+        finally:
+            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.parent.rmdir()
 
 
 def load_tensors(path: str | Path) -> dict[str, Any]:

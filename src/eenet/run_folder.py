@@ -2,6 +2,9 @@
 
 import copy
 import json
+import os
+import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
@@ -12,7 +15,7 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from eenet import data
-from eenet.files import load_part, load_tensors
+from eenet.files import load_part, load_tensors, sha256
 from eenet.models import MultiExitNetwork
 from eenet.outputs import ExitOutputs, load_outputs, recost, with_cost_matrix
 from eenet.policies import Policy
@@ -44,10 +47,52 @@ class StageFolder:
         config: dict[str, Any] = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
         return config
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any] | None:
         """What decides the stage's results, as recorded when it was begun."""
-        identity: dict[str, Any] = json.loads(self.identity_file.read_text(encoding="utf-8"))
-        return identity
+        return self.read_json(self.identity_file)
+
+    def read_json(self, path: Path) -> dict[str, Any] | None:
+        """A record of the stage; None if there is none.
+
+        Raises:
+            ValueError: If it is not what eenet wrote.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError as error:
+            content = str(error)
+        if not isinstance(content, dict):
+            raise ValueError(
+                f"{path} is not the record that eenet wrote ({str(content)[:80]}). Put it back, or "
+                "remove it: the stage then runs again from its last checkpoint"
+            )
+        return content
+
+    def changed_files(self, record: dict[str, Any]) -> list[Path]:
+        """The files that are missing or not what the stage wrote, by its record."""
+        files = {self.path / name: digest for name, digest in record.get("files", {}).items()}
+        return [path for path, x in files.items() if not path.is_file() or sha256(path) != x]
+
+    def check_unchanged(self, *paths: Path) -> None:
+        """Raises a ValueError if one of the files is not what the finished stage wrote."""
+        record = self.read_json(self.record) or {}
+        files = record.get("files", {})
+        kept = {name: x for name, x in files.items() if self.path / name in paths}
+        for path in self.changed_files({"files": kept}):
+            raise ValueError(
+                f"{path} is missing or has changed since the stage wrote it (checksum mismatch): "
+                f"run `eenet pipeline --config {self.path.parent}/pipeline.yaml`"
+            )
+
+    def set_aside(self) -> None:
+        """Gives the folder a numbered name."""
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+            number += 1
+        self.path.rename(aside)
+        print(f"{self.path.name}: earlier results are kept in {aside}")
 
 
 class RunFolder:
@@ -57,11 +102,13 @@ class RunFolder:
 
     Args:
         path: The `run_dir` of the pipeline.
+        stage2: Folder of other policies that were fitted on the run's outputs, such as a trial's.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, stage2: str | Path | None = None) -> None:
         self.path = Path(path)
-        self.stage1, self.stage2 = (StageFolder(self.path / name) for name in ("stage1", "stage2"))
+        self.stage1 = StageFolder(self.path / "stage1")
+        self.stage2 = StageFolder(stage2 or self.path / "stage2")
         self.config_file = self.path / "pipeline.yaml"
 
     def __str__(self) -> str:
@@ -114,6 +161,7 @@ class RunFolder:
             FileNotFoundError: If that split was not collected.
         """
         settings = self.stage2.config["data"].get("init_args", {})
+        self.stage1.check_unchanged(self.stage1.outputs_file(split))
         outputs = load_outputs(self.stage1.outputs_file(split))
         outputs = with_cost_matrix(outputs, settings.get("cost_matrix"))
         costs = settings.get("costs")
@@ -157,7 +205,7 @@ class RunFolder:
         samples = load_outputs(self.stage1.outputs_file("test")).num_samples
         setup: dict[str, Any] = {"test": {"samples": samples}}
         for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
-            setup[name] = stage.identity() | {"seed_everything": None}
+            setup[name] = (stage.identity() or {}) | {"seed_everything": None}
         return setup
 
     def check_finished(self, *stages: StageFolder) -> None:
@@ -166,9 +214,51 @@ class RunFolder:
             if not stage.best.is_file():
                 raise FileNotFoundError(
                     f"{self} is not the folder of a finished run: "
-                    f"{stage.best.relative_to(self.path)} is missing. Give the run_dir of an "
-                    "`eenet pipeline` that has ended."
+                    f"{stage.best} is missing. Give the run_dir of an `eenet pipeline` that has "
+                    "ended."
                 )
+
+
+_OF_THE_RUN = re.compile(r"(\.\./)+stage1/outputs/[^/]+")
+
+
+def portable(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A stage's config as its folder keeps it: paths inside the run are relative to that folder.
+
+    Args:
+        config: The resolved config, in plain values; it is changed.
+        folder: Folder of the stage.
+    """
+    config["trainer"]["default_root_dir"] = None  # the folder that the config lies in
+    checkpoint = config.get("checkpoint") or {}
+    if checkpoint.get("dirpath") and Path(checkpoint["dirpath"]) == folder / "checkpoints":
+        checkpoint["dirpath"] = None
+    for logger in loggers_of(config["trainer"]):
+        if isinstance(logger, dict) and "save_dir" in (settings := logger.get("init_args") or {}):
+            settings["save_dir"] = "."  # always the stage's folder
+    data = (config.get("data") or {}).get("init_args") or {}
+    for name in ("fit", "test"):
+        if isinstance(data.get(name), str):
+            relative = os.path.relpath(data[name], folder)
+            data[name] = relative if _OF_THE_RUN.fullmatch(relative) else data[name]
+    return config
+
+
+def locate(config: Any, files: Sequence[str | Path]) -> None:
+    """Finds what `portable` made relative, wherever the folder lies now.
+
+    Args:
+        config: Config of one stage, which is changed.
+        files: The files it was read from; the folder is that of the last `config.yaml`.
+    """
+    folders = [Path(file).parent for file in files if Path(file).name == "config.yaml"]
+    if config.trainer.default_root_dir is None:
+        config.trainer.default_root_dir = str(folders[-1] if folders else "runs/latest")
+    data = config.data.get("init_args", {}) if config.get("data") else {}
+    for name in ("fit", "test"):
+        value = data.get(name)
+        if folders and isinstance(value, str) and _OF_THE_RUN.fullmatch(value):
+            data[name] = os.path.normpath(folders[-1] / value)
 
 
 def build(kind: Any, config: Any) -> Any:
@@ -190,10 +280,11 @@ def difference(old: Any, new: Any, path: str = "") -> str:
         for key in [*old, *(key for key in new if key not in old)]:
             if old.get(key) != new.get(key):
                 return difference(old.get(key), new.get(key), f"{path}.{key}".strip("."))
-    return f"{path}: {old!r} there, {new!r} now"
+    return f"{path}: {old!r} there, {new!r} here"
 
 
 def _load(module: nn.Module, stage: StageFolder, prefix: str) -> None:
+    stage.check_unchanged(stage.best)
     state = load_part(stage.best, prefix)
     try:
         module.load_state_dict(state)

@@ -61,12 +61,12 @@ CONFIG = """
 stage1:
   model:
     init_args:
-      net: {class_path: mine.Layers, init_args: {width: 48}}
+      net: {class_path: parts.Layers, init_args: {width: 48}}
       optimizer: {class_path: torch.optim.Adam, init_args: {lr: 0.01}}
-  data: {class_path: mine.Pixels}
+  data: {class_path: parts.Pixels}
   trainer: {max_epochs: 8, enable_progress_bar: false, logger: false}
 stage2:
-  model: {init_args: {policies: [mine.Gap], budgets: [0.6, 0.9]}}
+  model: {init_args: {policies: [parts.Gap], budgets: [0.6, 0.9]}}
   trainer: {max_epochs: 1, enable_progress_bar: false, logger: false}
 """
 
@@ -74,9 +74,9 @@ stage2:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
-    (place / "mine.py").write_text(MINE)
-    (place / "mine.yaml").write_text(CONFIG)
-    words = [sys.executable, "-m", "eenet", "pipeline", "--config", "mine.yaml"]
+    (place / "parts.py").write_text(MINE)
+    (place / "parts.yaml").write_text(CONFIG)
+    words = [sys.executable, "-m", "eenet", "pipeline", "--config", "parts.yaml"]
     run = subprocess.run(
         [*words, "--run_dir", "run"], cwd=place, env=os.environ, capture_output=True, text=True
     )
@@ -90,7 +90,7 @@ def test_they_serve_pipeline_compare_report_and_predict(place, monkeypatch):
     curve = list(csv.DictReader((place / "run/stage2/curve.csv").open()))
     assert {row["policy"] for row in curve} == {"gap"}
 
-    main(["compare", "run", "--policies", "[mine.Gap]", "--seeds", "1", "--output", "compared"])
+    main(["compare", "run", "--policies", "[parts.Gap]", "--seeds", "1", "--output", "compared"])
     compared = {
         row["policy"]: row for row in csv.DictReader((place / "compared/compare.csv").open())
     }

@@ -2,6 +2,9 @@
 
 import csv
 import io
+import os
+from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -10,13 +13,14 @@ from PIL import Image
 from pyarrow import parquet
 from torch import nn
 
-from eenet.cli import main, predict
-from eenet.data import Digits
+from eenet.cli import main
+from eenet.data import Digits, DigitsSource
 from eenet.inference import AdaptivePredictor
 from eenet.models import CifarResNet, MultiExitNetwork
 from eenet.modules.multi_exit import MultiExitModule
 from eenet.outputs import ExitOutputs
 from eenet.policies import EENetPlus, MaxProbability
+from eenet.run_folder import RunFolder
 
 
 class Texts:
@@ -132,8 +136,8 @@ def text_run(monkeypatch):
         policy = MaxProbability().fit(ExitOutputs(torch.tensor([1.0, 2.0]), logits))
         return AdaptivePredictor(MultiExitNetwork(stages, [net, net], 2), policy, 0.75)
 
-    monkeypatch.setattr(predict.AdaptivePredictor, "from_run", from_run)
-    monkeypatch.setattr(predict.RunFolder, "data", lambda run: Texts())
+    monkeypatch.setattr(AdaptivePredictor, "from_run", from_run)
+    monkeypatch.setattr(RunFolder, "data", lambda run: Texts())
 
 
 def test_a_table_and_stdin_of_texts(text_run, tmp_path, monkeypatch):
@@ -167,22 +171,99 @@ def test_bad_input_is_named(run_dir, images, tmp_path, capsys):
     assert "holds no image" in refused(capsys, run_dir, "--input", tmp_path / "empty")
     assert "does not exist" in refused(capsys, run_dir, "--input", tmp_path / "absent")
     assert "must end in" in refused(capsys, run_dir, "--output", "out.txt")
+
+
+def status(*args):
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", *map(str, args)])
+    return stop.value.code
+
+
+def test_one_bad_image_costs_the_others_nothing(run_dir, images, tmp_path, capsys, monkeypatch):
+    output = tmp_path / "out.csv"
+    whole = (images / "0.png").read_bytes()
     (images / "5.png").write_bytes(b"no image")
-    assert "5.png cannot be read" in refused(capsys, run_dir, *base)
+    (images / "6.png").write_bytes(whole[:30])
+    odd = os.fsencode(images) + b"/caf\xe9.png"
+    with open(odd, "wb") as file:
+        file.write(whole)
+    base = (run_dir, "--input", images, "--output", output, "--batch_size", "2")
+    assert status(*base) == 1
+    rows, unanswered = rows_of(output), rows_of(tmp_path / "out.csv.unanswered.csv")
+    assert [Path(row["input"]).name for row in unanswered] == ["5.png", "6.png"]
+    assert all("cannot be read" in row["reason"] for row in unanswered)
+    assert len(rows) == 11
+    assert any(row["input"].endswith("caf\\xe9.png") for row in rows)
+    assert "2 of 13 inputs could not be answered" in capsys.readouterr().err
+    main(["predict", *map(str, base), "--skip_unreadable", "true"])
+    assert rows_of(output) == rows
+
+    lines = [f"{images}/0.png\r", "", f"{images}/a\0b.png", f"{images}/4.png"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeff" + "\n".join(lines)))
+    assert status(run_dir, "--output", output) == 1
+    assert [Path(row["input"]).name for row in rows_of(output)] == ["0.png", "4.png"]
+    assert rows_of(tmp_path / "out.csv.unanswered.csv")[0]["input"].endswith("ab.png")
+
+
+def test_an_interrupted_command_resumes(run_dir, images, tmp_path, capsys):
+    output, part = tmp_path / "out.csv", tmp_path / "out.csv.part"
+    base = [str(run_dir), "--input", str(images), "--output", str(output), "--batch_size", "2"]
+    main(["predict", *base])
+    expected, seen = rows_of(output), []
+    output.unlink()
+    encode = DigitsSource.encode
+
+    def interrupted(data, raw):
+        seen.append(len(raw))
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return encode(data, raw)
+
+    with mock.patch.object(DigitsSource, "encode", interrupted), pytest.raises(KeyboardInterrupt):
+        main(["predict", *base])
     assert not output.exists()
-    main(["predict", str(run_dir), *map(str, base), "--skip_unreadable", "true"])
-    assert len(rows_of(output)) == 11
-    assert "skipped" in capsys.readouterr().err
+    with part.open("a") as file:
+        file.write('{"input": "cut o')
+    assert "holds answers of other inputs or settings" in refused(capsys, *base, "--budget", "0.9")
+    main(["predict", *base])
+    assert "resumes after" in capsys.readouterr().out
+    assert rows_of(output) == expected
+    assert not part.exists()
 
 
-def test_bad_texts_are_named(text_run, tmp_path, capsys, monkeypatch):
-    table = tmp_path / "in.csv"
+def test_one_bad_text_costs_the_others_nothing(text_run, tmp_path, capsys, monkeypatch):
+    table, output = tmp_path / "in.csv", tmp_path / "out.csv"
     table.write_text("sentence\nhello\n")
     assert "has the columns ['sentence']" in refused(capsys, "RUN", "--input", table)
-    table.write_text("text,n\nhello,1\n,2\n")
-    assert "no text in 'text' in the rows [1]" in refused(capsys, "RUN", "--input", table)
+    table.write_text("text,n\nhello,1\n,2\n🎉,3\n")
+    assert status("RUN", "--input", table, "--output", output) == 1
+    assert [row["input"] for row in rows_of(output)] == ["0", "2"]
+    (missing,) = rows_of(tmp_path / "out.csv.unanswered.csv")
+    assert missing == {"input": "1", "reason": "there is no text"}
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeffhello\r\n\nlonger than that\n\udce9\n"))
+    assert status("RUN", "--output", output) == 1
+    assert [(row["input"], row["class"]) for row in rows_of(output)] == [
+        ("0", "short"),
+        ("2", "long"),
+    ]
+    assert [row["input"] for row in rows_of(tmp_path / "out.csv.unanswered.csv")] == ["1", "3"]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
     assert "stdin is empty" in refused(capsys, "RUN")
+
+
+def test_the_first_policy_that_serves_the_budget_is_taken(run_dir, monkeypatch):
+    served = MaxProbability.at_fraction
+
+    def at_fraction(policy, budget):
+        if budget == 0.7:
+            raise ValueError("fitted for other budgets")
+        return served(policy, budget)
+
+    monkeypatch.setattr(MaxProbability, "at_fraction", at_fraction)
+    labels = [AdaptivePredictor.from_run(run_dir, budget).policy.label for budget in (0.5, 0.7)]
+    assert labels == ["max_prob", "eenet+"]
+    with pytest.raises(ValueError, match="cannot be met"):
+        AdaptivePredictor.from_run(run_dir, 0.01)
 
 
 def test_lightning_keeps_its_own_predict(capsys):

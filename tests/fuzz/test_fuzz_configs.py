@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from eenet.cli import main
-from eenet.cli.pipeline import _Stage
+from eenet.cli.stage_run import StageRun
 
 SEED = yaml.safe_load(Path("tests/conf/tiny.yaml").read_text())
 
@@ -57,7 +57,7 @@ def refusal(change, *flags):
         path.write_text(yaml.safe_dump(config))
         try:
             with (
-                mock.patch.object(_Stage, "execute", side_effect=Begun),
+                mock.patch.object(StageRun, "execute", side_effect=Begun),
                 contextlib.redirect_stderr(said),
                 pytest.raises(SystemExit) as end,
             ):

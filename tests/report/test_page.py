@@ -92,7 +92,7 @@ def test_mistakes_are_named(run_dir, make_run, tmp_path, capsys):
     assert "is not the folder of a finished run" in refused(tmp_path / "nowhere")
     other = make_run(tmp_path / "other", seed=1)
     (other / "stage1/identity.json").write_text('{"seed_everything": 1, "model": "larger"}')
-    assert "stage1.model: 'stage1' there, 'larger' now" in refused(run_dir, other)
+    assert "stage1.model: 'stage1' there, 'larger' here" in refused(run_dir, other)
     (other / "stage2/checkpoints/best.ckpt").unlink()
     assert "stage2/checkpoints/best.ckpt is missing" in refused(other)
     assert not (tmp_path / "none").exists()

@@ -1,5 +1,6 @@
 """What lets a run be repeated and go on: its config, its last checkpoint, its random numbers."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from eenet.files import atomic, write_text
 from eenet.modules.multi_exit import MultiExitModule
+from eenet.run_folder import portable
 from eenet.seeding import epoch_seed
 
 
@@ -22,13 +24,20 @@ class RunConfig(SaveConfigCallback):
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Saves and logs the config at the start of `fit` alone."""
-        if stage != "fit" or not trainer.is_global_zero:
-            return
-        text = self.parser.dump(self.config, skip_none=False)
-        write_text(Path(trainer.default_root_dir) / "config.yaml", text)
-        for logger in trainer.loggers:
-            logger.log_hyperparams(_without_secrets(yaml.safe_load(text)))
+        """Logs the config at the start of `fit`."""
+        if stage == "fit" and trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_hyperparams(_without_secrets(self._content(trainer)))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves the config once training begins: a fit that is refused changes nothing."""
+        if trainer.is_global_zero:
+            text = yaml.safe_dump(self._content(trainer), sort_keys=False)
+            write_text(Path(trainer.default_root_dir) / "config.yaml", text)
+
+    def _content(self, trainer: L.Trainer) -> dict[str, Any]:
+        content = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        return portable(content, Path(trainer.default_root_dir))
 
 
 def _without_secrets(config: Any) -> Any:
@@ -62,7 +71,42 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
-class LastCheckpoint(ModelCheckpoint):
+class _MovableCheckpoint(ModelCheckpoint):
+    """Lightning's, for a folder that may be moved in between.
+
+    Lightning keeps absolute paths in its state and forgets the best score where they differ.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's, with names of files in place of paths."""
+        return _in_folder(super().state_dict(), "")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the files of that name in the present folder."""
+        super().load_state_dict(_in_folder(state_dict, self.dirpath or ""))
+
+
+def _in_folder(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
+    """A checkpoint callback's state with all its files in another folder."""
+
+    def moved(path: str) -> str:
+        return os.path.join(folder, os.path.basename(path)) if path else path
+
+    paths = {name: moved(state[name]) for name in state if name.endswith("_model_path")}
+    models = {moved(path): score for path, score in state["best_k_models"].items()}
+    return state | paths | {"best_k_models": models, "dirpath": str(folder)}
+
+
+class BestCheckpoint(_MovableCheckpoint):
+    """The checkpoint of the best epoch."""
+
+    @property
+    def state_key(self) -> str:
+        """The key that runs of earlier versions have too."""
+        return super().state_key.replace(type(self).__qualname__, "ModelCheckpoint", 1)
+
+
+class LastCheckpoint(_MovableCheckpoint):
     """Writes `checkpoints/last.ckpt` in the run folder after every epoch of stage 1.
 
     Lightning's own `save_last` writes only when the monitored metric improved, so that a run cut

@@ -11,17 +11,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 
+from eenet.callbacks.wandb import log_curve
 from eenet.files import write_text
 from eenet.modules.scheduler import SchedulerModule
-from eenet.plotting.rows import (
-    Row,
-    by_policy,
-    column,
-    curve_rows,
-    print_table,
-    rich_table,
-    to_csv,
-)
+from eenet.plotting.rows import curve_rows, print_table, rich_table, to_csv
 from eenet.plotting.style import plot_curves, save_figure
 
 
@@ -103,39 +96,4 @@ class CurveReport(Callback):
         print_table(rich_table(rows, exit_quality[-1], measure))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                _log_to_wandb(logger, rows, folder)
-
-
-def _log_to_wandb(logger: WandbLogger, rows: list[Row], folder: Path) -> None:
-    """Logs the table, a line plot of all policies, exit shares, summary values and the files."""
-    import wandb
-
-    run: Any = logger.experiment  # a dummy on every rank but the first
-    table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
-    policies = by_policy(rows)
-    shares = [name for name in rows[0] if name.startswith("share_exit_")]
-    plots = {
-        "curve/accuracy_vs_budget": wandb.plot.line_series(
-            xs=[column(own, "cost") for own in policies.values()],
-            ys=[column(own, "quality") for own in policies.values()],
-            keys=list(policies),
-            title="Accuracy vs budget",
-            xname="cost used",
-        )
-    }
-    for policy, own in policies.items():
-        plots[f"shares/{policy}"] = wandb.plot.line_series(
-            xs=column(own, "budget"),
-            ys=[column(own, name) for name in shares],
-            keys=shares,
-            title=f"Exit shares of {policy}",
-            xname="budget",
-        )
-    run.log({"curve/table": table, "curve/figure": wandb.Image(str(folder / "curve.png")), **plots})
-    for row in rows:
-        run.summary[f"quality/{row['policy']}@{row['budget']:.3f}"] = row["quality"]
-        run.summary[f"cost/{row['policy']}@{row['budget']:.3f}"] = row["cost"]
-    artifact = wandb.Artifact(f"curve-{run.id}", type="curve")
-    for name in ("curve.csv", "curve.json", "curve.png"):
-        artifact.add_file(str(folder / name))
-    run.log_artifact(artifact)
+                log_curve(logger, rows, folder)

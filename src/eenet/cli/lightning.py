@@ -1,20 +1,24 @@
 """Lightning's CLI with eenet's defaults, for the config of either stage."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from eenet import data, models, modules, policies
 from eenet.callbacks.collect import CollectOutputs
-from eenet.callbacks.reproducibility import LastCheckpoint, RunConfig, SeedEpochs
+from eenet.callbacks.reproducibility import (
+    BestCheckpoint,
+    LastCheckpoint,
+    RunConfig,
+    SeedEpochs,
+)
 from eenet.callbacks.results import CurveReport, WriteDecisions
+from eenet.callbacks.wandb import check_online, name_trial_run
 from eenet.cli.merging import merge_no_init_args
-from eenet.run_folder import loggers_of
+from eenet.run_folder import locate, loggers_of
 
 merge_no_init_args()
 # A class may be named without its package: jsonargparse looks among those that are imported.
@@ -66,7 +70,7 @@ class EENetCLI(LightningCLI):
     @staticmethod
     def add_arguments_to_parser(parser: LightningArgumentParser) -> None:
         """Adds the checkpoint callback, whose settings are part of the config."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "trainer.default_root_dir": "runs/latest",
@@ -80,15 +84,15 @@ class EENetCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Puts checkpoints and logs into the run folder and finds the checkpoint to evaluate."""
         config = self.config[self.subcommand] if self.subcommand else self.config
-        refuse_ways_out(config)
+        files = [str(file) for file in config.get("config") or self.config.get("config") or []]
+        locate(config, files)
+        reject_paths_outside_run(config)
         for logger in loggers_of(config.trainer):
             if "save_dir" in getattr(logger, "init_args", {}):
                 logger.init_args.save_dir = config.trainer.default_root_dir
-            # A trial of `eenet sweep` is a W&B run of its own, not one more of the config it took.
-            if config.trainer.default_root_dir == os.environ.get("EENET_TRIAL_DIR") and getattr(
-                logger, "class_path", ""
-            ).endswith("WandbLogger"):
-                logger.init_args.version = os.environ["WANDB_RUN_ID"]
+        name_trial_run(config.trainer)
+        if self.subcommand in (None, "fit"):
+            check_online(config.trainer)
         if config.checkpoint.dirpath is None:
             config.checkpoint.dirpath = str(Path(config.trainer.default_root_dir) / "checkpoints")
         if not self.subcommand:
@@ -105,7 +109,7 @@ class EENetCLI(LightningCLI):
             config.ckpt_path = str(best)
 
 
-def refuse_ways_out(config: Namespace) -> None:
+def reject_paths_outside_run(config: Namespace) -> None:
     """Refuses names in a config that would make files outside the run folder.
 
     Raises:

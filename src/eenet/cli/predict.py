@@ -1,25 +1,22 @@
 """`eenet predict RUN_DIR`: a finished run answers files."""
 
+import hashlib
 import json
+import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow  # type: ignore[import-untyped]
 from jsonargparse import auto_cli
-from PIL import Image
-from pyarrow import csv, parquet
-from rich.console import Console
-from rich.progress import track
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from jsonargparse.typing import PositiveInt
 
-from eenet.data.tables import read_table, texts_of
-from eenet.files import atomic
-from eenet.inference import AdaptivePredictor
-from eenet.outputs import load_outputs
-from eenet.run_folder import RunFolder
+from eenet.cli.answers import AnswerFile
+
+Pair = tuple[str, Any]
+"""What an input is called, and its text or its file; None where there is neither."""
 
 
 def predict_files(
@@ -28,17 +25,20 @@ def predict_files(
     output: str = "predictions.csv",
     budget: float = 0.5,
     policy: str | None = None,
-    batch_size: int = 64,
+    batch_size: PositiveInt = 64,
     text_column: str | None = None,
     skip_unreadable: bool = False,
     control: float | None = None,
     device: str | None = None,
-) -> None:
+    stage2: str | None = None,
+) -> int:
     """Answers every image or text of the input, each at the exit where the policy lets it leave.
 
     The output has a row for each, in order: the image's path or the text's row (from 0), the
     predicted class, its name where the run knows it, its probability, the exit taken (from 1) and
-    the cost.
+    the cost. Answers are kept in OUTPUT.part as they come; the same command resumes there. What
+    cannot be answered costs the others nothing: OUTPUT.unanswered.csv names it with the reason, and
+    the exit status is 1.
 
     Args:
         run_dir: Run folder of an `eenet pipeline` that has ended.
@@ -46,98 +46,196 @@ def predict_files(
             of stdin, which are texts or the paths of images.
         output: File to write, .csv or .parquet.
         budget: Average cost per sample, in the unit of the run's budgets.
-        policy: Label of one of the run's policies; by default the first.
+        policy: Label of one of the run's policies; by default the first that serves the budget.
         batch_size: Samples per batch.
         text_column: Column of the texts; by default as in the run.
-        skip_unreadable: Leave out images that cannot be read, instead of stopping there.
+        skip_unreadable: End with status 0 although some inputs could not be answered.
         control: Step size of the online control of the budget; without one there is none.
         device: Where to run; by default a GPU if there is one.
+        stage2: Folder of policies that were fitted on the run's outputs, such as a trial's of a
+            sweep; by default the run's own.
+
+    Returns:
+        Number of inputs that could not be answered, 0 with `skip_unreadable`.
 
     Raises:
         FileNotFoundError: If there is no such run or input, or a folder holds no image.
-        ValueError: If the output has another ending, an image cannot be read, a table has no such
-            column, or there is no text in it.
+        ValueError: If the output has another ending, a table has no such column, or nothing could
+            be answered.
     """
-    if Path(output).suffix not in (".csv", ".parquet"):
-        raise ValueError(f"output={output!r} must end in .csv or .parquet")
-    predictor = AdaptivePredictor.from_run(run_dir, budget, policy, control=control, device=device)
-    run = RunFolder(run_dir)
-    data = run.data()
-    is_text = hasattr(data, "text_column")
-    if input == "-":
-        found = [line.rstrip("\n") for line in sys.stdin if line.strip()]
-    elif not Path(input).exists():
-        raise FileNotFoundError(f"input={input!r} does not exist")
-    elif is_text:
-        column = text_column or data.text_column
-        found = texts_of(read_table(input, "train"), column, f"input={input!r}")
-    else:
-        found = _images(input)
-    if not found:
-        raise ValueError("input=-: stdin is empty; give one text, or the path of an image, a line")
-    names: list[Any] = []
+    _check(run_dir, input, output)
+    from eenet.inference import AdaptivePredictor
+    from eenet.run_folder import RunFolder
 
-    def batches() -> Iterator[Any]:
-        for start in range(0, len(found), batch_size):
-            part = found[start : start + batch_size]
-            samples = enumerate(part, start) if is_text else _read(part, skip_unreadable)
-            if samples := list(samples):
-                names.extend(name for name, _ in samples)
-                yield data.encode([raw for _, raw in samples])
-
-    columns: dict[str, list[Any]] = {"prediction": [], "confidence": [], "exit": [], "cost": []}
-    begun = time.perf_counter()
-    answers = predictor.predict_stream(batches(), batch_size)
-    total = -(-len(found) // batch_size)
-    for answer in track(answers, "Predicting", total, console=Console(stderr=True)):
-        if answer.predictions.dim() > 1:
-            raise ValueError(f"{run_dir} is a segmentation run: maps do not fit into a table")
-        rows = (answer.predictions, answer.probabilities.amax(1), answer.exits + 1, answer.costs)
-        for column, values in zip(columns.values(), rows, strict=True):
-            column += values.tolist()
-    seconds = time.perf_counter() - begun
-    outputs = run.stage1.outputs_file("test")
-    known = load_outputs(outputs).metadata if outputs.is_file() else {}
-    classes = getattr(data, "class_names", None) or json.loads(known.get("class_names", "null"))
-    named = {"class": [classes[c] for c in columns["prediction"]]} if classes else {}
-    table = pyarrow.table({"input": names, **named, **columns})
-    with atomic(output) as temporary:
-        write = csv.write_csv if Path(output).suffix == ".csv" else parquet.write_table
-        write(table, temporary)
-    report = predictor.report()
-    shares = " / ".join(f"{100 * share:.1f}" for share in report.exit_shares)
-    print(
-        f"{output}: {len(names)} answers in {seconds:.1f} s, reading included "
-        f"({1e3 * seconds / max(len(names), 1):.2f} ms each); mean cost {report.mean_cost:.4g} at "
-        f"a budget of {budget:g}; exits taken {shares} %"
+    run = RunFolder(run_dir, stage2)
+    predictor = AdaptivePredictor.from_run(
+        run_dir, budget, policy, stage2=stage2, control=control, device=device
     )
+    data = run.data()
+    pairs = _inputs(input, data, text_column)
+    names = _class_names(run, data)
+    files = [run.stage1.best, run.stage2.best, run.stage2.config_file]
+    state = [[str(path), path.stat().st_mtime] for path in files if path.is_file()]
+    digest = hashlib.sha256(json.dumps([pairs, state]).encode()).hexdigest()
+    label = predictor.policy.label
+    settings = {"inputs": digest, "policy": label, "budget": budget, "control": control}
+    begun = time.perf_counter()
+    with AnswerFile(output, settings) as answers:
+        if answers.position:
+            print(f"{answers.part}: resumes after {answers.position} of {len(pairs)} inputs")
+        _answer(predictor, data, pairs, answers, batch_size, names)
+        columns = ["input", *(["class"] if names else []), "prediction", "confidence"]
+        spent = [(row["exit"], row["cost"]) for row in answers.rows() if "reason" not in row]
+        unanswered = answers.finish([*columns, "exit", "cost"])
+    exits, costs = zip(*spent, strict=True) if spent else ((), ())
+    counts = [exits.count(k + 1) for k in range(predictor.net.num_exits)]
+    shares = " / ".join(f"{100 * count / max(len(spent), 1):.1f}" for count in counts)
+    mean = sum(costs) / max(len(spent), 1)
+    print(
+        f"{output}: {len(spent)} answers in {time.perf_counter() - begun:.1f} s, reading included; "
+        f"policy {label}; mean cost {mean:.4g} at a budget of {budget:g}; exits taken {shares} %"
+    )
+    if unanswered:
+        print(
+            f"eenet: {len(unanswered)} of {len(pairs)} inputs could not be answered, see "
+            f"{answers.unanswered}; the first: {unanswered[0]['input']}: "
+            f"{unanswered[0]['reason']}",
+            file=sys.stderr,
+        )
+    return 0 if skip_unreadable else len(unanswered)
 
 
 def predict_command(args: Sequence[str]) -> None:
-    """Runs the command line after `eenet predict`."""
+    """Runs the command line after `eenet predict`; ends with status 1 if an input has no answer."""
     prog = "eenet predict"
-    auto_cli(predict_files, args=list(args), as_positional=True, prog=prog, exit_on_error=False)
+    if auto_cli(predict_files, args=list(args), as_positional=True, prog=prog, exit_on_error=False):
+        sys.exit(1)
 
 
-def _images(source: str) -> list[str]:
-    path = Path(source)
-    files = [path] if path.is_file() else sorted(path.rglob("*"))
-    found = [str(file) for file in files if file.suffix.lower() in IMG_EXTENSIONS]
-    if not found:
-        raise FileNotFoundError(f"input={source!r} holds no image ({', '.join(IMG_EXTENSIONS)})")
-    return found
+def _check(run_dir: str, input: str, output: str) -> None:
+    """Refuses what can be refused before anything is loaded."""
+    if Path(output).suffix not in (".csv", ".parquet"):
+        raise ValueError(f"output={output!r} must end in .csv or .parquet")
+    if input != "-" and not Path(input).exists():
+        raise FileNotFoundError(f"input={input!r} does not exist")
 
 
-def _read(paths: list[str], skip_unreadable: bool) -> list[tuple[Any, Any]]:
-    images = []
-    for path in paths:
+def _inputs(source: str, data: Any, text_column: str | None) -> list[Pair]:
+    """The inputs in order, by path or row number."""
+    from eenet.data.decode import EXTENSIONS, image_files, printable
+    from eenet.data.tables import column_of, read_table
+
+    is_text = hasattr(data, "text_column")
+    if source == "-":
+        lines = _lines()
+        if not any(line.strip() for line in lines):
+            raise ValueError("input=-: stdin is empty; expected one text or image path per line")
+        if is_text:
+            return [(str(row), line) for row, line in enumerate(lines)]
+        return [(printable(line.replace("\0", "")), line) for line in lines if line.strip()]
+    if is_text:
+        name = text_column or data.text_column
+        values = column_of(read_table(source, "train"), "text_column", name, f"input={source!r}")
+        return [(str(row), x if isinstance(x, str) else None) for row, x in enumerate(values)]
+    files = [source] if Path(source).is_file() else image_files(source)
+    if not files:
+        kinds = ", ".join(sorted(EXTENSIONS))
+        raise FileNotFoundError(f"input={source!r} holds no image ({kinds})")
+    return [(printable(file), file) for file in files]
+
+
+def _lines() -> list[str]:
+    """Lines of stdin, whatever ends them; bytes that are not UTF-8 are kept as in file names."""
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
+    lines = sys.stdin.read().removeprefix("\ufeff").split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def _answer(
+    predictor: Any,
+    data: Any,
+    pairs: list[Pair],
+    answers: AnswerFile,
+    batch_size: int,
+    names: list[str] | None,
+) -> None:
+    """Answers the inputs that are not through yet, and writes them as they come."""
+    from rich.console import Console
+    from rich.progress import track
+
+    waiting: deque[list[dict[str, Any]]] = deque()
+    todo = pairs[answers.position :]
+    skipped: list[dict[str, Any]] = []
+
+    def batches() -> Iterator[Any]:
+        for start in range(0, len(todo), batch_size):
+            rows, encoded = _encode(data, todo[start : start + batch_size])
+            skipped.extend(rows)
+            if encoded is not None:
+                waiting.append(skipped.copy())
+                skipped.clear()
+                yield encoded
+
+    stream = predictor.predict_stream(batches(), batch_size)
+    total = -(-len(todo) // batch_size)
+    for answer in track(stream, "Predicting", total, console=Console(stderr=True)):
+        if answer.predictions.dim() > 1:
+            raise ValueError("run_dir: this is a segmentation run, and maps do not fit a table")
+        fields = (answer.predictions, answer.probabilities.amax(1), answer.exits + 1, answer.costs)
+        values = zip(*(field.tolist() for field in fields), strict=True)
+        rows = waiting.popleft()
+        for row in rows:
+            if "reason" not in row:
+                row |= zip(("prediction", "confidence", "exit", "cost"), next(values), strict=True)
+                row |= {"class": names[row["prediction"]]} if names else {}
+        answers.add(rows)
+    answers.add(skipped)
+
+
+def _encode(data: Any, pairs: list[Pair]) -> tuple[list[dict[str, Any]], Any]:
+    """A row for each input, with the reason where it cannot be read, and the batch of the rest."""
+    rows, raw = list[dict[str, Any]](), list[Any]()
+    for name, value in pairs:
+        rows.append({"input": name})
         try:
-            with Image.open(path) as image:
-                images.append((path, image.copy()))
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            if not skip_unreadable:
-                raise ValueError(
-                    f"{path} cannot be read ({error}); --skip_unreadable true leaves such files out"
-                ) from error
-            print(f"eenet: skipped {path}: {error}", file=sys.stderr)
-    return images
+            raw.append(_read(data, value))
+        except Exception as error:  # whatever a decoder or a file system raises
+            rows[-1]["reason"] = str(error) or type(error).__name__
+    try:
+        return rows, data.encode(raw) if raw else None
+    except Exception:
+        good = []
+        for row, sample in zip([row for row in rows if "reason" not in row], raw, strict=True):
+            try:
+                data.encode([sample])
+                good.append(sample)
+            except Exception as error:
+                row["reason"] = str(error) or type(error).__name__
+        if len(good) == len(raw):
+            raise  # it is not about single inputs
+        return rows, data.encode(good) if good else None
+
+
+def _read(data: Any, value: str | None) -> Any:
+    """A text, or an image from its file."""
+    from eenet.data.decode import decode
+
+    if not hasattr(data, "text_column"):
+        return decode(value or "")
+    if value is None or not value.strip():
+        raise ValueError("there is no text")
+    os.fsencode(value).decode()  # a line that is not UTF-8 came with surrogates
+    return value
+
+
+def _class_names(run: Any, data: Any) -> list[str] | None:
+    """Names of the classes, if the data or the exit outputs have them."""
+    from eenet.outputs import load_outputs
+
+    outputs = run.stage1.outputs_file("test")
+    known = load_outputs(outputs).metadata if outputs.is_file() else {}
+    names = getattr(data, "class_names", None) or json.loads(known.get("class_names", "null"))
+    return None if names is None else list(names)

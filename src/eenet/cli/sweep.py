@@ -98,6 +98,7 @@ class _Trial:
         """Runs the trial and records its result; returns what went wrong, if anything."""
         self.folder.mkdir(parents=True, exist_ok=True)
         own = {"WANDB_RUN_ID": self.folder.name, "EENET_TRIAL_DIR": str(self.folder)}
+        own["WANDB_NAME"] = " ".join(f"{k.rpartition('.')[2]}={v}" for k, v in self.values.items())
         begun, path = time.perf_counter(), self.folder / "log.txt"
         with path.open("a") as log:
             # The process inherits the lock, which so lasts as long as anything writes here, even

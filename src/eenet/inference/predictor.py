@@ -91,22 +91,30 @@ class AdaptivePredictor(Runtime):
 
     @classmethod
     def from_run(
-        cls, folder: str | Path, budget: float = 0.5, policy: str | None = None, **settings: Any
+        cls,
+        folder: str | Path,
+        budget: float = 0.5,
+        policy: str | None = None,
+        stage2: str | Path | None = None,
+        **settings: Any,
     ) -> Self:
         """Loads what `eenet pipeline` left in a run folder, with batch norms folded away.
 
         Args:
             folder: The run folder, with `stage1` and `stage2` in it.
             budget: Average cost per sample, in the unit of the run's budgets.
-            policy: Label of one of the run's policies; by default the first.
+            policy: Label of one of the run's policies; by default the first that serves the budget.
+            stage2: Folder of policies that were fitted on the run's outputs, such as a trial's; by
+                default the run's own.
             **settings: Those of the constructor.
 
         Raises:
             FileNotFoundError: If the folder is not that of a finished run.
-            ValueError: If it holds no such policy, or a checkpoint does not fit its config.
+            ValueError: If it holds no such policy, none serves the budget, or a checkpoint does not
+                fit its config.
         """
-        run = RunFolder(folder)
-        fitted = next(iter(run.policies(policy).values()))
+        run = RunFolder(folder, stage2)
+        fitted = _serving(run.policies(policy).values(), budget, run.budget_unit == "fraction")
         settings = {"budget_unit": run.budget_unit, **settings}
         return cls(fold(run.network()), fitted, budget, **settings)
 
@@ -282,3 +290,20 @@ class AdaptivePredictor(Runtime):
             raise ValueError(
                 f"policy: {name} was fitted on {exits} exits, the network has {self.net.num_exits}"
             )
+
+
+def _serving(policies: Iterable[Policy], budget: float, fraction: bool) -> Policy:
+    """The first policy that serves a budget.
+
+    Raises:
+        ValueError: The last one's reason, if none does.
+    """
+    reason = ValueError("stage2: the run holds no policy")
+    for policy in policies:
+        try:
+            (policy.at_fraction if fraction else policy.at)(budget)
+        except ValueError as error:
+            reason = error
+        else:
+            return policy
+    raise reason

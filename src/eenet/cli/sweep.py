@@ -21,7 +21,6 @@ from rich.table import Table
 from eenet.cli.recipes import RECIPES
 from eenet.cli.sweep_file import Trial, command_of, read_sweep, trials
 from eenet.files import sha256, write_text
-from eenet.plotting.rows import print_table, to_csv
 
 
 def sweep(
@@ -171,12 +170,16 @@ def _gather(folder: Path, chosen: list[_Trial]) -> list[dict[str, Any]]:
     """Writes the table of all complete trials."""
     rows = [json.loads(trial.done.read_text()) for trial in chosen if trial.done.is_file()]
     if rows:
+        from eenet.plotting.rows import to_csv  # torch, once there is a result
+
         write_text(folder / "sweep.csv", to_csv(rows))
     return rows
 
 
 def _show(rows: list[dict[str, Any]], config: dict[str, Any]) -> None:
     """Prints the trials, the best on top."""
+    from eenet.plotting.rows import print_table
+
     metric, parameters = config["metric"]["name"], list(config["parameters"])
     best_last = config["metric"].get("goal", "minimize") == "maximize"  # W&B's default
     table = Table("trial", *(name.rpartition(".")[2] for name in parameters), metric)

@@ -19,6 +19,7 @@ from eenet.models.layers import fold
 from eenet.outputs import ExitOutputs
 from eenet.outputs.exit_outputs import mean_costs
 from eenet.policies import BudgetControl, Policy, Rule
+from eenet.policies.base import first_serving
 from eenet.policies.thresholds import first_exit
 from eenet.run_folder import RunFolder
 
@@ -114,7 +115,7 @@ class AdaptivePredictor(Runtime):
                 fit its config.
         """
         run = RunFolder(folder, stage2)
-        fitted = _serving(run.policies(policy).values(), budget, run.budget_unit == "fraction")
+        fitted = first_serving(run.policies(policy).values(), budget, run.budget_unit == "fraction")
         settings = {"budget_unit": run.budget_unit, **settings}
         return cls(fold(run.network()), fitted, budget, **settings)
 
@@ -290,20 +291,3 @@ class AdaptivePredictor(Runtime):
             raise ValueError(
                 f"policy: {name} was fitted on {exits} exits, the network has {self.net.num_exits}"
             )
-
-
-def _serving(policies: Iterable[Policy], budget: float, fraction: bool) -> Policy:
-    """The first policy that serves a budget.
-
-    Raises:
-        ValueError: The last one's reason, if none does.
-    """
-    reason = ValueError("stage2: the run holds no policy")
-    for policy in policies:
-        try:
-            (policy.at_fraction if fraction else policy.at)(budget)
-        except ValueError as error:
-            reason = error
-        else:
-            return policy
-    raise reason

@@ -15,6 +15,7 @@ import yaml
 
 from eenet.callbacks.reproducibility import BestCheckpoint
 from eenet.cli import main
+from eenet.cli.stage import checkpoint_to_resume
 from eenet.cli.stage_run import StageRun
 from eenet.files import hold
 from eenet.outputs import load_outputs
@@ -233,3 +234,17 @@ def test_the_best_score_survives_a_move(tmp_path):
     assert there.best_model_path == str(tmp_path / "b" / "best.ckpt")
     assert list(there.best_k_models) == [there.best_model_path]
     assert here.state_key.startswith("ModelCheckpoint{")  # as in runs of earlier versions
+
+
+def test_a_damaged_checkpoint_is_passed_over(run):
+    folder = RunFolder(run).stage1
+    assert checkpoint_to_resume(folder) == (str(folder.last), "")
+    CHANGES["cut"](folder.last)
+    assert checkpoint_to_resume(folder)[0] == str(folder.best)
+    CHANGES["flipped"](folder.best)
+    resume, why = checkpoint_to_resume(folder)
+    assert resume is None
+    assert "from scratch" in why
+    folder.last.unlink()
+    folder.best.unlink()
+    assert checkpoint_to_resume(folder) == (None, "")

@@ -28,7 +28,7 @@ def main(words: list[str]) -> None:
     folder = StageFolder(trainer.default_root_dir)
     best = str(folder.best)
     if words[0] != "outputs":
-        resume, why = _checkpoint(folder)
+        resume, why = checkpoint_to_resume(folder)
         if why and trainer.is_global_zero:
             print(why, flush=True)
         trainer.fit(model, data, ckpt_path=resume, weights_only=True)
@@ -38,7 +38,7 @@ def main(words: list[str]) -> None:
         trainer.predict(model, data, ckpt_path=best, weights_only=True, return_predictions=False)
 
 
-def _checkpoint(folder: StageFolder) -> tuple[str | None, str]:
+def checkpoint_to_resume(folder: StageFolder) -> tuple[str | None, str]:
     """The checkpoint to resume from, if there is one, and what is to be said of it."""
     if not folder.last.is_file() and not folder.best.is_file():
         return None, ""

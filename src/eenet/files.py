@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +56,15 @@ def is_intact(path: str | Path) -> bool:
         return False
 
 
+def lock(file: IO[str]) -> bool:
+    """Locks an open file until the last process that has it open ends, unless another holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextmanager
 def hold(folder: str | Path) -> Iterator[int]:
     """Holds a folder for this process and those that inherit the file descriptor it gives.
@@ -69,14 +78,12 @@ def hold(folder: str | Path) -> Iterator[int]:
     path = Path(folder) / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not lock(file):
             file.seek(0)
             raise ValueError(
                 f"run_dir={folder} is in use by {file.read() or 'another process'}: wait for it, "
                 "or choose another"
-            ) from error
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

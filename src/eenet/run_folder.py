@@ -4,7 +4,7 @@ import copy
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
@@ -122,6 +122,7 @@ class RunFolder:
             ValueError: If the checkpoint does not fit the config.
         """
         self.check_finished(self.stage1)
+        self.stage1.check_unchanged(self.stage1.best)
         config = dict(self.stage1.config["model"]["init_args"]["net"])
         restore = load_tensors(self.stage1.best).get("restore_args", {})
         known = ArgumentParser().add_class_arguments(resolve_name(config["class_path"]))
@@ -142,6 +143,7 @@ class RunFolder:
             ValueError: If there is no such policy, or the checkpoint does not fit the config.
         """
         self.check_finished(self.stage1, self.stage2)
+        self.stage2.check_unchanged(self.stage2.best)
         config = self.stage2.config["model"]["init_args"]["policies"]
         policies = {policy.label: policy for policy in build(list[Policy], config)}
         if label is not None and label not in policies:
@@ -244,21 +246,27 @@ def portable(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     return config
 
 
-def locate(config: Any, files: Sequence[str | Path]) -> None:
+def locate(config: Any, files: Iterable[Any]) -> None:
     """Finds what `portable` made relative, wherever the folder lies now.
 
     Args:
         config: Config of one stage, which is changed.
         files: The files it was read from; the folder is that of the last `config.yaml`.
     """
-    folders = [Path(file).parent for file in files if Path(file).name == "config.yaml"]
+    folder = folder_of(files, "config.yaml")
     if config.trainer.default_root_dir is None:
-        config.trainer.default_root_dir = str(folders[-1] if folders else "runs/latest")
+        config.trainer.default_root_dir = str(folder or "runs/latest")
     data = config.data.get("init_args", {}) if config.get("data") else {}
     for name in ("fit", "test"):
         value = data.get(name)
-        if folders and isinstance(value, str) and _OF_THE_RUN.fullmatch(value):
-            data[name] = os.path.normpath(folders[-1] / value)
+        if folder and isinstance(value, str) and _OF_THE_RUN.fullmatch(value):
+            data[name] = os.path.normpath(folder / value)
+
+
+def folder_of(files: Iterable[Any], name: str) -> Path | None:
+    """The folder of the last of the files that has that name, if one has."""
+    paths = [Path(str(file)) for file in files if Path(str(file)).name == name]
+    return paths[-1].parent if paths else None
 
 
 def build(kind: Any, config: Any) -> Any:
@@ -284,7 +292,6 @@ def difference(old: Any, new: Any, path: str = "") -> str:
 
 
 def _load(module: nn.Module, stage: StageFolder, prefix: str) -> None:
-    stage.check_unchanged(stage.best)
     state = load_part(stage.best, prefix)
     try:
         module.load_state_dict(state)

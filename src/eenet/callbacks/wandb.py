@@ -17,20 +17,22 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
+
 from eenet.files import write_text
 from eenet.run_folder import loggers_of
 
 
-def _settings(trainer: Any) -> list[Any]:
-    """The settings of the WandbLoggers in a trainer's config."""
-    loggers = [x for x in loggers_of(trainer) if hasattr(x, "class_path")]
-    return [x for x in loggers if x.class_path.endswith("WandbLogger")]
+def wandb_loggers(trainer: Any) -> list[Any]:
+    """The WandbLoggers in a trainer's config, be it parsed or plain values."""
+    loggers = [x for x in loggers_of(trainer) if isinstance(x, dict | Namespace)]
+    return [x for x in loggers if x["class_path"].endswith("WandbLogger")]
 
 
 def name_stage_run(trainer: Any, folder: Path) -> None:
     """Gives W&B one run per stage, grouped by run folder; a stage that resumes keeps its run."""
     run, stage = folder.parent.name, folder.name.partition(".")[0]
-    for logger in _settings(trainer):
+    for logger in wandb_loggers(trainer):
         init = logger.init_args
         init.name = init.name or f"{run}-{stage}"
         path = folder / "wandb-id.txt"
@@ -45,14 +47,14 @@ def name_stage_run(trainer: Any, folder: Path) -> None:
 def name_trial_run(trainer: Any) -> None:
     """Makes a trial of `eenet sweep` a W&B run of its own."""
     if trainer.default_root_dir == os.environ.get("EENET_TRIAL_DIR"):
-        for logger in _settings(trainer):
+        for logger in wandb_loggers(trainer):
             logger.init_args.version = os.environ["WANDB_RUN_ID"]
             logger.init_args.name = os.environ.get("WANDB_NAME")
 
 
 def check_online(trainer: Any) -> None:
     """Raises a ValueError if a logger sends to W&B's server and that cannot be reached."""
-    online = any(not logger.init_args.get("offline") for logger in _settings(trainer))
+    online = any(not logger.init_args.get("offline") for logger in wandb_loggers(trainer))
     if not online or os.environ.get("WANDB_MODE", "online") != "online":
         return
     url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")

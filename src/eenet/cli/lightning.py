@@ -9,12 +9,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from eenet import data, models, modules, policies
 from eenet.callbacks.collect import CollectOutputs
-from eenet.callbacks.reproducibility import (
-    BestCheckpoint,
-    LastCheckpoint,
-    RunConfig,
-    SeedEpochs,
-)
+from eenet.callbacks.reproducibility import BestCheckpoint, LastCheckpoint, RunConfig, SeedEpochs
 from eenet.callbacks.results import CurveReport, WriteDecisions
 from eenet.callbacks.wandb import check_online, name_trial_run
 from eenet.cli.merging import merge_no_init_args
@@ -84,8 +79,7 @@ class EENetCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Puts checkpoints and logs into the run folder and finds the checkpoint to evaluate."""
         config = self.config[self.subcommand] if self.subcommand else self.config
-        files = [str(file) for file in config.get("config") or self.config.get("config") or []]
-        locate(config, files)
+        locate(config, config.get("config") or self.config.get("config") or [])
         reject_paths_outside_run(config)
         for logger in loggers_of(config.trainer):
             if "save_dir" in getattr(logger, "init_args", {}):

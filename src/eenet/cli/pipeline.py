@@ -5,7 +5,6 @@ keeps W&B's runs apart and lets Lightning launch its own ranks.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from jsonargparse import ActionParser, ArgumentParser, Namespace
 
@@ -14,7 +13,7 @@ from eenet.cli.lightning import STRICT, stage_parser
 from eenet.cli.recipes import DEFAULTS
 from eenet.cli.stage_run import StageRun, swap
 from eenet.files import hold, sha256, write_text
-from eenet.run_folder import RunFolder, StageFolder
+from eenet.run_folder import RunFolder, StageFolder, folder_of
 
 
 @dataclass
@@ -59,7 +58,8 @@ def run_pipeline(args: list[str]) -> None:
     config = parser.parse_args(args)
     check_config(config)
     if config.run_dir is None:
-        config.run_dir = _default_run_dir(config)
+        folder = folder_of(config.get("config") or [], "pipeline.yaml")
+        config.run_dir = str(folder or "runs/pipeline")
     run = RunFolder(config.run_dir)
     with hold(run.path) as lock:
         _train(run, config, lock)
@@ -68,13 +68,6 @@ def run_pipeline(args: list[str]) -> None:
     print(_END.format(run=run))
     if list(run.path.glob("stage?/wandb/offline-run-*")):
         print(f"  wandb sync {run}/stage?/wandb/offline-run-*    upload to W&B")
-
-
-def _default_run_dir(config: Namespace) -> str:
-    """The folder of a run's own pipeline.yaml; otherwise runs/pipeline."""
-    files = [Path(str(file)) for file in config.get("config") or []]
-    folders = [file.parent for file in files if file.name == "pipeline.yaml"]
-    return str(folders[-1]) if folders else "runs/pipeline"
 
 
 def _train(run: RunFolder, config: Namespace, lock: int) -> None:

@@ -60,10 +60,10 @@ def predict_files(
 
     Raises:
         FileNotFoundError: If there is no such run or input, or a folder holds no image.
-        ValueError: If the output has another ending, a table has no such column, or nothing could
-            be answered.
+        ValueError: If the output has another ending, a table has no such column, stdin is empty, or
+            OUTPUT.part holds answers of other inputs or settings.
     """
-    _check(run_dir, input, output)
+    _check(input, output)
     from eenet.inference import AdaptivePredictor
     from eenet.run_folder import RunFolder
 
@@ -112,7 +112,7 @@ def predict_command(args: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def _check(run_dir: str, input: str, output: str) -> None:
+def _check(input: str, output: str) -> None:
     """Refuses what can be refused before anything is loaded."""
     if Path(output).suffix not in (".csv", ".parquet"):
         raise ValueError(f"output={output!r} must end in .csv or .parquet")

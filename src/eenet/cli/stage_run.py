@@ -6,6 +6,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -59,8 +61,9 @@ class StageRun:
         config = yaml.safe_load(stage_parser().dump(self.config, skip_none=False))
         return yaml.safe_dump(portable(config, self.folder.path), sort_keys=False)
 
+    @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides the stage's results."""
+        """What decides the stage's results; what this class changes in the config does not."""
         identity: dict[str, Any] = _deciding(yaml.safe_load(self.text()))
         return identity
 
@@ -75,11 +78,17 @@ class StageRun:
             ValueError: If a record cannot be read, or the network is not the one that was trained.
         """
         record = self.folder.read_json(self.folder.record)
-        if record is None or record.get("sources") != sources or not self._same(record):
+        if (
+            record is None
+            or record.get("sources") != sources
+            or not self._same(record.get("identity"))
+        ):
             return "all"
         changed = self.folder.changed_files(record)
         if not changed:
-            self._restore_descriptions()
+            described = self.folder.config_file, self.folder.identity_file
+            if lost := [path for path in described if not self._is_described(path)]:
+                self._describe(*lost)
             return ""
         if self.folder.best in changed and self.name == "stage1":
             if overwrite:
@@ -103,19 +112,19 @@ class StageRun:
         if self.folder.path.exists() and not self.folder.path.is_dir():
             raise ValueError(f"{self.folder.path} is a file: remove it, or choose another run_dir")
         old = self.folder.read_json(self.folder.identity_file)
-        if old is None or self._same({"identity": old}):
+        if old is None or self._same(old):
             return
         if not overwrite:
             raise ValueError(
                 f"run_dir={self.folder.path.parent} holds a network trained with another config "
-                f"({difference(_deciding(old), self.identity())}). Choose another --run_dir, or "
+                f"({difference(_deciding(old), self.identity)}). Choose another --run_dir, or "
                 "give --overwrite true to train again."
             )
         self.folder.set_aside()
 
     def discard_other(self) -> None:
         """Removes what an interrupted stage of another config left."""
-        if self.folder.path.exists() and not self._same({"identity": self.folder.identity()}):
+        if self.folder.path.exists() and not self._same(self.folder.identity()):
             shutil.rmtree(self.folder.path)
 
     def execute(self, todo: str, sources: dict[str, Any], launcher: str | None, lock: int) -> None:
@@ -132,9 +141,7 @@ class StageRun:
         # What a killed process left half-written, in folders kept aside too.
         for stray in self.folder.path.parent.glob("stage*/**/.*.part"):
             stray.unlink()
-        name_stage_run(self.config.trainer, self.folder.path)
-        write_text(self.folder.config_file, self.text())
-        write_text(self.folder.identity_file, json.dumps(self.identity()))
+        self._describe(self.folder.config_file, self.folder.identity_file)
         command = [sys.executable, "-m", "eenet.cli.stage", todo]
         command += ["--config", str(self.folder.config_file)]
         slurm = launcher is None
@@ -148,24 +155,25 @@ class StageRun:
         produced = [self.folder.path / name for name in _PRODUCED[self.name.partition(".")[0]]]
         files = {*produced, *self.folder.outputs.glob("*.safetensors")}
         names = {str(path.relative_to(self.folder.path)): sha256(path) for path in sorted(files)}
-        record = {"identity": self.identity(), "sources": sources, "files": names}
+        record = {"identity": self.identity, "sources": sources, "files": names}
         write_text(self.folder.record, json.dumps(record, indent=1))
 
-    def _same(self, record: dict[str, Any]) -> bool:
-        return bool(_deciding(record.get("identity")) == self.identity())
+    def _same(self, identity: Any) -> bool:
+        return bool(_deciding(identity) == self.identity)
 
-    def _restore_descriptions(self) -> None:
-        """Writes again what follows from the config, if it was changed or lost."""
+    def _describe(self, *paths: Path) -> None:
+        """Writes those of the two files that follow from the config."""
         name_stage_run(self.config.trainer, self.folder.path)
-        folder, identity = self.folder, json.dumps(self.identity())
-        contents = {folder.config_file: self.text(), folder.identity_file: identity}
-        for path, content in contents.items():
-            try:
-                intact = _deciding(yaml.safe_load(path.read_text("utf-8"))) == self.identity()
-            except (OSError, ValueError, yaml.YAMLError):
-                intact = False
-            if not intact:
-                write_text(path, content)
+        config, identity = self.folder.config_file, self.folder.identity_file
+        contents = {config: self.text(), identity: json.dumps(self.identity)}
+        for path in paths:
+            write_text(path, contents[path])
+
+    def _is_described(self, path: Path) -> bool:
+        try:
+            return self._same(yaml.safe_load(path.read_text("utf-8")))
+        except (OSError, ValueError, yaml.YAMLError):
+            return False
 
 
 def swap(new: StageFolder, old: StageFolder) -> None:
@@ -186,7 +194,8 @@ def _deciding(config: Any) -> Any:
             place = place.get(part) or {} if isinstance(place, dict) else {}
         if isinstance(place, dict):
             place.pop(name, None)
-    settings = config.get("data", {}).get("init_args", {}) if config.get("data") else {}
-    if str(config.get("data", {}).get("class_path", "")).endswith("OutputsData"):
-        settings |= {"fit": None, "test": None}  # compared by content
+    data = config.get("data") or {}
+    if str(data.get("class_path")).endswith("OutputsData"):
+        settings = data.get("init_args") or {}
+        data["init_args"] = settings | {"fit": None, "test": None}  # compared by content
     return config

@@ -1,7 +1,6 @@
 """`eenet sweep`: the trials of a W&B sweep file on this machine, without a server."""
 
 import csv
-import fcntl
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from rich.table import Table
 
 from eenet.cli.recipes import RECIPES
 from eenet.cli.sweep_file import Trial, command_of, read_sweep, trials
-from eenet.files import sha256, write_text
+from eenet.files import lock, sha256, write_text
 
 
 def sweep(
@@ -102,7 +101,7 @@ class _Trial:
         with path.open("a") as log:
             # The process inherits the lock, which so lasts as long as anything writes here, even
             # if this program is killed.
-            while not _locked(log):
+            while not lock(log):
                 if stop.wait(0.2):
                     return "stopped"
             if self.done.is_file():  # by another sweep of the same file, meanwhile
@@ -146,14 +145,6 @@ def _environment(jobs: int) -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
     return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs)), **env}
-
-
-def _locked(file: Any) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _metrics(folder: Path, name: str) -> dict[str, float]:

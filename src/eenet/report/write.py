@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from eenet.callbacks.wandb import wandb_loggers
 from eenet.files import write_text
 from eenet.plotting.style import save_figure
 from eenet.report.examples import choose, examples
 from eenet.report.figures import figures
 from eenet.report.numbers import Run, report_data
 from eenet.report.page import page
-from eenet.run_folder import RunFolder, build, difference, loggers_of
+from eenet.run_folder import RunFolder, build, difference
 
 
 def write_report(folders: list[str], output: Path) -> Path:
@@ -54,14 +55,13 @@ def log_to_wandb(folder: str, figures: Path) -> None:
     """
     from lightning.pytorch.loggers import Logger
 
-    for config in loggers_of(RunFolder(folder).stage2.config["trainer"]):
-        if "WandbLogger" in str(config):
-            config["init_args"]["save_dir"] = f"{folder}/stage2"
-            logger: Any = build(Logger, config)
-            for path in sorted(figures.glob("*.png")):
-                logger.log_image(f"report/{path.stem}", [str(path)])
-            logger.experiment.finish()
-            return
+    for config in wandb_loggers(RunFolder(folder).stage2.config["trainer"]):
+        config["init_args"]["save_dir"] = f"{folder}/stage2"
+        logger: Any = build(Logger, config)
+        for path in sorted(figures.glob("*.png")):
+            logger.log_image(f"report/{path.stem}", [str(path)])
+        logger.experiment.finish()
+        return
     raise ValueError(f"wandb: stage 2 of {folder} has no WandbLogger to go on with")
 
 

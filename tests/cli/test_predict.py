@@ -246,7 +246,9 @@ def test_one_bad_text_costs_the_others_nothing(text_run, tmp_path, capsys, monke
         ("0", "short"),
         ("2", "long"),
     ]
-    assert [row["input"] for row in rows_of(tmp_path / "out.csv.unanswered.csv")] == ["1", "3"]
+    unanswered = rows_of(tmp_path / "out.csv.unanswered.csv")
+    assert [row["input"] for row in unanswered] == ["1", "3"]
+    assert unanswered[1]["reason"].startswith("this line is not text in UTF-8: ")
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
     assert "stdin is empty" in refused(capsys, "RUN")
 

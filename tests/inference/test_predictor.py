@@ -11,6 +11,7 @@ from torch import nn
 
 from eenet.inference import AdaptivePredictor
 from eenet.inference.decision import SingleSample, decisions
+from eenet.inference.runtime import Runtime
 from eenet.models import CifarResNet, MSDNet, MultiExitNetwork, TransformerEncoder
 from eenet.models.layers import fold
 from eenet.outputs import Evidence, ExitOutputs
@@ -271,6 +272,9 @@ def test_bad_settings_are_named():
         AdaptivePredictor(nn.Linear(1, 1), policy)
     with pytest.raises(ValueError, match="policy: max_prob was not fitted yet"):
         replay(MaxProbability(), outputs)
+    for device in ("cuda:77", "nowhere"):
+        with pytest.raises(ValueError, match=f"device='{device}' cannot be used here: "):
+            Runtime(replay(policy, outputs).net, outputs.costs, device)
     predictor = replay(policy, outputs)
     with pytest.raises(TypeError, match=r"budget='0\.35' is not a number"):
         predictor.budget = "0.35"

@@ -15,8 +15,8 @@ from jsonargparse.typing import PositiveInt
 
 from eenet.cli.answers import AnswerFile
 
-Pair = tuple[str, Any]
-"""What an input is called, and its text or its file; None where there is neither."""
+Pair = tuple[str | int, Any]
+"""An input's path or row number, and its text or file; None where there is neither."""
 
 
 def predict_files(
@@ -131,12 +131,12 @@ def _inputs(source: str, data: Any, text_column: str | None) -> list[Pair]:
         if not any(line.strip() for line in lines):
             raise ValueError("input=-: stdin is empty; expected one text or image path per line")
         if is_text:
-            return [(str(row), line) for row, line in enumerate(lines)]
+            return [(row, line) for row, line in enumerate(lines)]
         return [(printable(line.replace("\0", "")), line) for line in lines if line.strip()]
     if is_text:
         name = text_column or data.text_column
         values = column_of(read_table(source, "train"), "text_column", name, f"input={source!r}")
-        return [(str(row), x if isinstance(x, str) else None) for row, x in enumerate(values)]
+        return [(row, x if isinstance(x, str) else None) for row, x in enumerate(values)]
     files = [source] if Path(source).is_file() else image_files(source)
     if not files:
         kinds = ", ".join(sorted(EXTENSIONS))
@@ -227,8 +227,10 @@ def _read(data: Any, value: str | None) -> Any:
         return decode(value or "")
     if value is None or not value.strip():
         raise ValueError("there is no text")
-    os.fsencode(value).decode()  # a line that is not UTF-8 came with surrogates
-    return value
+    try:
+        return os.fsencode(value).decode()  # a line that is not UTF-8 came with surrogates
+    except UnicodeDecodeError as error:
+        raise ValueError(f"this line is not text in UTF-8: {error}") from None
 
 
 def _class_names(run: Any, data: Any) -> list[str] | None:

@@ -67,6 +67,7 @@ class Runtime:
 
     Raises:
         TypeError: If `net` is not a `MultiExitNetwork`.
+        ValueError: If the device is not to be had.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Runtime:
                 f"net is a {type(net).__name__}, not a MultiExitNetwork; docs/own-network.md says "
                 "how to make one"
             )
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.net = net.to(self.device).eval()
         self.costs = costs.to(self.device)
         self._decisions: dict[Policy, list[Decision]] = {}
@@ -169,3 +170,12 @@ def inputs_of(batch: Any) -> Any:
         if isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex()):
             return batch[0]
     return batch
+
+
+def _usable(name: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as torch's builds differ
+        raise ValueError(
+            f"device={str(name)!r} cannot be used here: {str(error).splitlines()[0]}"
+        ) from None

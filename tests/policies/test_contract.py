@@ -23,7 +23,7 @@ EVERY = pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
 
 def test_every_kind_of_policy_is_here():
     assert {EENetPlus, MaxProbability, Random, *FIXED} < set(ALL)
-    assert len(ALL) == 11
+    assert len(ALL) == 12
     assert len({kind.label for kind in ALL}) == len(ALL)
 
 

@@ -109,7 +109,9 @@ def test_the_offline_scores_are_those_of_the_slow_reference(policy, outputs):
 
 def test_training_learns_when_answers_are_right(outputs):
     evidence, quality = outputs.evidence(), outputs.answer_quality()
-    untrained, trained = (fitted(EENet(), outputs, (0.5,), range(n), lr=0.01) for n in (0, 100))
+    untrained, trained = (
+        fitted(EENet(start="random"), outputs, (0.5,), range(n), lr=0.01) for n in (0, 100)
+    )
     assert trained.loss(evidence, quality, 0) < 0.9 * untrained.loss(evidence, quality, 0)
 
 

@@ -81,7 +81,7 @@ class CurveReport(Callback):
         rows = curve_rows(pl_module.results(), pl_module.rules, budgets, full_cost, measured)
 
         folder = Path(trainer.default_root_dir)
-        measure = "accuracy" if outputs.quality is None else "quality"
+        measure = outputs.measure
         figure = plot_curves(rows, exit_costs, exit_quality, measure)
         summary = {
             "samples": outputs.num_samples,

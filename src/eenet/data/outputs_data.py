@@ -21,7 +21,7 @@ class OutputsBatch(NamedTuple):
     evidence: Evidence
     """Leading shape `[E, B]`."""
     quality: Tensor
-    """`[E, B]`."""
+    """`[E, B]`; NaN where it is not known."""
     costs: Tensor
     """`[E]` or `[E, B]`."""
     confusion: Tensor | None = None
@@ -32,9 +32,10 @@ class OutputsData(L.LightningDataModule):
     """Exit outputs for stage 2: one file to fit on, one to report on.
 
     Args:
-        fit: File of the validation split's exit outputs; never the training split's. Not
-            needed to test policies that a checkpoint holds.
-        test: File of the test split's; not needed to fit.
+        fit: File of the validation split's exit outputs; never the training split's. Without
+            labels policies learn from what the last exit would answer. Not needed to test policies
+            that a checkpoint holds.
+        test: File of the test split's; not needed to fit. To decide it needs no labels.
         holdout: Fraction of `fit` on which learned policies choose their best epoch.
         batch_size: Samples per training batch.
         eval_batch_size: Samples per batch elsewhere.
@@ -137,11 +138,17 @@ class OutputsData(L.LightningDataModule):
         size = self.batch_size if training else self.eval_batch_size
         size = min(size, max(1, _NUMBERS // (outputs.num_exits * outputs.num_classes)))
         batches = Batches(len(index), size, training, self.trainer)
-        read = partial(_batch, outputs)
+        read = partial(_batch, outputs, learn=name == "fit")
         return DataLoader(index, batch_size=None, sampler=batches, collate_fn=read)  # type: ignore
 
 
-def _batch(outputs: ExitOutputs, index: Tensor) -> OutputsBatch:
+def _batch(outputs: ExitOutputs, index: Tensor, learn: bool) -> OutputsBatch:
     """The samples at some positions; the file is read, and evidence made, as needed."""
     part = outputs.select(index)
-    return OutputsBatch(part.evidence(), part.answer_quality(), part.costs, part.confusion)
+    evidence = part.evidence()
+    if learn:
+        quality = part.learning_quality()
+    else:
+        known = part.labelled
+        quality = part.answer_quality() if known else torch.full_like(evidence.entropy, torch.nan)
+    return OutputsBatch(evidence, quality, part.costs, part.confusion)

@@ -148,6 +148,8 @@ class SchedulerModule(StageModule):
             ValueError: If a policy was fitted on other budgets, exits or classes.
         """
         outputs = self._outputs("test")
+        if self.trainer.testing and not outputs.labelled:
+            raise ValueError("data.test: to report on it, outputs need labels or their `quality`")
         for label, policy in self.policies.items():
             policy.check_shape(outputs.num_exits, outputs.num_classes)
             at = policy.at_fraction if self.budget_unit == "fraction" else policy.at

@@ -33,6 +33,8 @@ class ExitOutputs:
         labels: True classes `[N]`, int64; None for unlabelled traffic.
         quality: `[E, N]`, how good each exit's answer is, any bounded number; by default 1 where
             the prediction equals the label and 0 elsewhere.
+        cost_matrix: `[C, C]`; `cost_matrix[y, a]` is the cost of answering a where y is true. Then
+            the quality is that of `cost_matrix_quality`. Not kept in files.
         ids: Ignored, as `features` is: nothing reads them, though older files hold them.
         features: Ignored.
         confusion: `[E, N, C, C]` counts per image, for segmentation.
@@ -47,6 +49,7 @@ class ExitOutputs:
     pooled: Tensor | None = None
     labels: Tensor | None = None
     quality: Tensor | None = None
+    cost_matrix: Tensor | None = None
     ids: InitVar[Any] = None
     features: InitVar[Any] = None
     confusion: Tensor | None = None
@@ -87,6 +90,9 @@ class ExitOutputs:
             _require(shape == (exits, samples), f"quality must be {[exits, samples]}, got {shape}")
             _require_float("quality", self.quality)
             _require(self.quality.isfinite().all(), "quality holds NaN or infinity")
+        if self.cost_matrix is not None:
+            object.__setattr__(self, "cost_matrix", _tensor("cost_matrix", self.cost_matrix))
+            _scaled(self.cost_matrix, self.num_classes)
         if self.confusion is not None:
             wanted, shape = (exits, samples, *2 * (self.num_classes,)), tuple(self.confusion.shape)
             _require(shape == wanted, f"confusion must be {list(wanted)}, got {shape}")
@@ -145,13 +151,58 @@ class ExitOutputs:
         size = max(1, min(_BLOCK, _NUMBERS // (exits * width)))
         return (slice(start, start + size) for start in range(0, samples, size))
 
+    @property
+    def measure(self) -> str:
+        """What `answer_quality` is called: "accuracy" unless it was defined otherwise."""
+        return "accuracy" if self.quality is self.cost_matrix is None else "quality"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it is known how good the answers are."""
+        return self.quality is not None or (self.labels is not None and self.logits is not None)
+
     def answer_quality(self) -> Tensor:
         """Quality of each exit's answer, `[E, N]` float32; needs labels or `quality`."""
         if self.quality is not None:
             return self.quality.float()
         if self.labels is None or self.logits is None:
             raise ValueError("labels: this needs labelled outputs, or their `quality`")
-        return (self.logits.argmax(-1) == self.labels).float()
+        answers = self.logits.argmax(-1)
+        if self.cost_matrix is None:
+            return (answers == self.labels).float()
+        return cost_matrix_quality(answers, self.labels, self.cost_matrix)
+
+    def expected_quality(self) -> Tensor:
+        """Quality of each exit's answer as the last exit sees it, `[E, N]` float32; no labels used.
+
+        It is `sum_c p_c quality(answer, c)` with the last exit's probabilities p: without a cost
+        matrix the probability that it gives the exit's answer.
+
+        Raises:
+            ValueError: If there are no logits, or the quality is given and not that of a class.
+        """
+        if self.logits is None or self.quality is not None:
+            raise ValueError("quality: only that of classes, with logits, can be had without labels")
+        given = None if self.cost_matrix is None else _scaled(self.cost_matrix, self.num_classes)
+
+        def of(evidence: Evidence) -> Tensor:
+            expected = evidence.log_probs[-1].exp()
+            expected = expected if given is None else expected @ given
+            return expected.gather(1, evidence.prediction.T).T
+
+        return self.map(of)
+
+    def learning_quality(self, soft: float = 0.0) -> Tensor:
+        """The quality to learn from, `[E, N]` float32: `expected_quality` where there are no labels.
+
+        Args:
+            soft: Share of `expected_quality` where there are labels, in [0, 1]. It has the same
+                mean, given what was seen, if the last exit is calibrated, and less noise.
+        """
+        if self.quality is not None or (self.labelled and soft == 0):
+            return self.answer_quality()
+        expected = self.expected_quality()
+        return torch.lerp(self.answer_quality(), expected, soft) if self.labelled else expected
 
     def select(self, index: Tensor) -> "ExitOutputs":
         """The outputs of the samples at positions `[n]` (int64) or under a mask `[N]`."""
@@ -216,21 +267,28 @@ def cost_matrix_quality(answers: Tensor, labels: Tensor, matrix: Tensor) -> Tens
         `[E, N]` float32 in [0, 1]: 1 for the matrix's least cost, 0 for its largest.
     """
     matrix = torch.as_tensor(matrix, dtype=torch.float32, device=answers.device)
-    shape, classes = tuple(matrix.shape), len(matrix) if matrix.dim() else 0
-    square = shape == (classes, classes) and bool(matrix.isfinite().all())
-    _require(square, f"matrix must be [classes, classes] and finite, got {shape}")
+    quality = _scaled(matrix, answers.shape[-1] if answers.is_floating_point() else None)
+    classes = len(quality)
     if answers.is_floating_point():
-        given = answers.shape[-1]
-        _require(given == classes, f"matrix is for {classes} classes, the logits have {given}")
         answers = answers.argmax(-1)
     wanted, shape = tuple(answers.shape[1:]), tuple(labels.shape)
     _require(shape == wanted, f"labels must be {list(wanted)} like the answers, got {shape}")
     for name, value in (("labels", labels), ("answers", answers)):
         inside = not value.numel() or 0 <= int(value.min()) <= int(value.max()) < classes
         _require(inside, f"{name} must lie in [0, {classes - 1}], the classes of the matrix")
-    low, high = matrix.min(), matrix.max()
+    return quality[labels, answers]
+
+
+def _scaled(matrix: Tensor, classes: int | None) -> Tensor:
+    """Quality `[C, C]` in [0, 1] of a matrix of costs, checked."""
+    shape, size = tuple(matrix.shape), len(matrix) if matrix.dim() else 0
+    square = shape == (size, size) and bool(matrix.isfinite().all())
+    _require(square, f"matrix must be [classes, classes] and finite, got {shape}")
+    fits = classes in (None, size)
+    _require(fits, f"matrix is for {size} classes, the logits have {classes}")
+    low, high = matrix.float().min(), matrix.float().max()
     _require(low < high, f"matrix holds only the number {float(low):g}: no answer beats another")
-    return ((high - matrix) / (high - low))[labels, answers]
+    return (high - matrix.float()) / (high - low)
 
 
 def _tensor(name: str, value: Any) -> Tensor:

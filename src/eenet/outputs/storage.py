@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eenet.files import atomic
-from eenet.outputs.exit_outputs import FIELDS, ExitOutputs, cost_matrix_quality
+from eenet.outputs.exit_outputs import FIELDS, ExitOutputs
 
 FORMAT = "eenet-exit-outputs/1"
 
@@ -85,12 +85,11 @@ def with_cost_matrix(outputs: ExitOutputs, matrix: list[list[float]] | None) -> 
     """The same outputs with the quality of a cost matrix, if there is one.
 
     Raises:
-        ValueError: If there are no labels, or the matrix does not fit the classes.
+        ValueError: If there are no logits, or the quality is not that of labels, or the matrix does
+            not fit the classes.
     """
     if matrix is None:
         return outputs
-    if outputs.labels is None:
-        raise ValueError("cost_matrix: it needs labelled outputs")
-    answers = outputs.map(lambda evidence: evidence.prediction)
-    quality = cost_matrix_quality(answers, outputs.labels, torch.tensor(matrix))
-    return replace(outputs, quality=quality)
+    if outputs.logits is None or (outputs.quality is not None and outputs.labels is None):
+        raise ValueError("cost_matrix: it needs logits, and no quality that was given otherwise")
+    return replace(outputs, quality=None, cost_matrix=torch.tensor(matrix))

@@ -1,13 +1,15 @@
 """Exit policies: scores, thresholds and budgets as plain tensor maths."""
 
-from eenet.policies.base import HeuristicPolicy, Policy, Rule
+from eenet.policies.base import Policy, Rule
 from eenet.policies.control import BudgetControl
 from eenet.policies.eenet import EENet
 from eenet.policies.eenet_plus import EENetPlus
 from eenet.policies.gates import JointGates, LearnedStopping
 from eenet.policies.guarantee import within_budget, within_loss
 from eenet.policies.heuristics import (
+    BEEM,
     Entropy,
+    HeuristicPolicy,
     Margin,
     MaxProbability,
     Patience,
@@ -18,6 +20,7 @@ from eenet.policies.heuristics import (
 from eenet.policies.learned import BankLinear, LearnedPolicy
 
 __all__ = [
+    "BEEM",
     "BankLinear",
     "BudgetControl",
     "EENet",

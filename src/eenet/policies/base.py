@@ -225,16 +225,6 @@ class Policy(nn.Module, ABC):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class HeuristicPolicy(Policy):
-    """A fixed score with the geometric exit distribution of BranchyNet and MSDNet."""
-
-    def at(self, budget: float) -> Rule:
-        """The rule that meets `budget`."""
-        self.check_budget(budget)
-        shares = torch.ones(len(self.calibration_scores))
-        return rule_for(self, self.calibration_scores, self.calibration_costs, shares, budget)
-
-
 def rule_for(scorer: Policy, scores: Tensor, costs: Tensor, shares: Tensor, budget: float) -> Rule:
     """The rule whose exit distribution is `shares`, tilted until it meets the budget.
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eenet.outputs.evidence import Evidence, along_exits, count_votes
+from eenet.outputs.exit_outputs import ExitOutputs
 from eenet.policies.learned import BankLinear, LearnedPolicy
 from eenet.policies.single_sample import CLOSE, SampleEvidence, ScalarDecision, reaches
 
@@ -24,6 +25,9 @@ class EENet(LearnedPolicy):
     before. The budget is part of the loss, so the policy is a bank of M independent fits that
     share their batches; other budgets are refused.
 
+    The fits start where the score of an exit is a logistic function of `a_max` alone, as in the
+    schedulers that the authors released, and the assignment is uniform.
+
     Departures from the authors' code (scores as logits, no sigmoid before the softmax, a tilt that
     meets the budget) and their reasons are in docs/method.md.
 
@@ -35,10 +39,12 @@ class EENet(LearnedPolicy):
         beta: Exponent of the scores in the assignment's targets.
         alternate: Epochs after which score and assignment take turns.
         weight_scores: Weight the score's loss by the assignment (ablation: uniform weights).
+        probs: Show the class probabilities to both parts.
         vote: Show `a_vote` to both parts.
         past_scores: Show the scores of the exits before to both parts.
         exit_distribution: "learned", or "geometric" as in MSDNet, which leaves the assignment
             only its part in the weights.
+        start: "max_prob", or "random" parameters.
         label: Name in tables; give ablations names of their own.
     """
 
@@ -52,14 +58,18 @@ class EENet(LearnedPolicy):
         beta: float = 1.0,
         alternate: int = 10,
         weight_scores: bool = True,
+        probs: bool = True,
         vote: bool = True,
         past_scores: bool = True,
         exit_distribution: Literal["learned", "geometric"] = "learned",
+        start: Literal["max_prob", "random"] = "max_prob",
         label: str = "eenet",
     ) -> None:
         super().__init__()
         if exit_distribution not in ("learned", "geometric"):
             raise ValueError(f"{exit_distribution=} must be 'learned' or 'geometric'")
+        if start not in ("max_prob", "random"):
+            raise ValueError(f"{start=} must be 'max_prob' or 'random'")
         for name, value in (("hidden", hidden), ("alternate", alternate), ("beta", beta)):
             if not value > 0:
                 raise ValueError(f"{name}={value} must be positive")
@@ -69,20 +79,37 @@ class EENet(LearnedPolicy):
         self.beta = beta
         self.alternate = alternate
         self.weight_scores = weight_scores
+        self.probs = probs
         self.vote = vote
         self.past_scores = past_scores
         self.exit_distribution = exit_distribution
+        self.begin_at = start
         self.label = label
 
     def build(self, members: int, exits: int, classes: int) -> None:
         """See `LearnedPolicy.build`."""
         self.score, self.assign = nn.ModuleList(), nn.ModuleList()
         for k in range(exits):
-            width = classes + 2 + self.vote + k * self.past_scores
+            width = classes * self.probs + 2 + self.vote + k * self.past_scores
             hidden = max(1, math.ceil(self.hidden * width))
             self.score.append(BankLinear(members, width, 1))
             first, last = BankLinear(members, width, hidden), BankLinear(members, hidden, 1)
             self.assign.append(nn.Sequential(first, nn.ReLU(), last))
+
+    @torch.no_grad()
+    def start(self, outputs: ExitOutputs) -> None:
+        """Scores begin as a logistic regression on `a_max` alone, assignments uniform."""
+        if self.begin_at == "random":
+            return
+        sure = outputs.map(lambda evidence: 1 - evidence.one_minus_max)
+        quality, place = outputs.learning_quality(), self.sizes[2] * self.probs
+        for k, (score, assign) in enumerate(zip(self.score, self.assign, strict=True)):
+            slope, bias = logistic(sure[k], quality[k])
+            score.weight.zero_()
+            score.weight[:, place] = slope
+            score.bias.fill_(bias)
+            assign[-1].weight.zero_()
+            assign[-1].bias.zero_()
 
     def loss(self, evidence: Evidence, quality: Tensor, epoch: int) -> Tensor:
         """Loss of the part whose turn it is: scores first, then the assignment."""
@@ -130,7 +157,8 @@ class EENet(LearnedPolicy):
         unit: Any = self.score[k]
         weight, bias = unit.weight[self.chosen][0, :, 0].tolist(), unit.bias[self.chosen].item()
         rounding = CLOSE * (sum(map(abs, weight)) + abs(bias))  # no input is larger than 1
-        return _LinearDecision(k, weight, bias, rounding, self.vote, self.past_scores)
+        shown = self.probs, self.vote, self.past_scores
+        return _LinearDecision(k, weight, bias, rounding, *shown)
 
     def _forward(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """Score logits and assignments, both `[M, E, N]`."""
@@ -149,12 +177,34 @@ class EENet(LearnedPolicy):
         votes = count_votes(votes, evidence)
         confidences = [1 - evidence.one_minus_max, 1 - evidence.entropy]
         confidences += [votes.amax(-1) / (k + 1)] if self.vote else []
-        shown = torch.cat([evidence.log_probs.exp(), torch.stack(confidences, -1)], -1)
+        shown = torch.stack(confidences, -1)
+        if self.probs:
+            shown = torch.cat([evidence.log_probs.exp(), shown], -1)
         x = shown.expand(len(self.budgets[self.chosen]), -1, -1)
         if past and self.past_scores:
             x = torch.cat([x, *(score.T.unsqueeze(-1) for score in past)], -1)
         score = self.score[k](x, self.chosen).squeeze(-1)
         return (score, x), (votes, (*past, score.detach().sigmoid().T))
+
+
+def logistic(x: Tensor, quality: Tensor) -> tuple[float, float]:
+    """Slope and bias of the logistic regression of a quality in [0, 1] on one input (Platt 1999).
+
+    The targets are pulled towards 1/2 by one sample of each kind, so that there is an optimum.
+
+    Args:
+        x: `[N]`.
+        quality: `[N]`.
+    """
+    inputs = torch.stack([x.double(), torch.ones_like(x, dtype=torch.float64)], 1)
+    target = (quality.double() * len(x) + 1) / (len(x) + 2)
+    fit = torch.zeros(2, dtype=torch.float64, device=x.device)
+    for _ in range(50):  # Newton, damped where it would overshoot
+        p = (inputs @ fit).sigmoid()
+        curvature = inputs.T @ (inputs * (p * (1 - p) + 1e-6)[:, None])
+        step = torch.linalg.solve(curvature, inputs.T @ (target - p))
+        fit += step * min(1.0, 2.0 / float(step.abs().max() + 1e-12))
+    return float(fit[0]), float(fit[1])
 
 
 @dataclass(frozen=True)
@@ -165,6 +215,7 @@ class _LinearDecision:
     weight: list[float]
     bias: float
     rounding: float
+    probs: bool
     vote: bool
     past_scores: bool
 
@@ -174,7 +225,8 @@ class _LinearDecision:
         state = state or ([0] * len(sample.probs), [])
         votes, past = state
         votes[sample.predicted] += 1
-        x = [*sample.probs, 1 - sample.one_minus_max, 1 - sample.entropy]
+        x = [*sample.probs] if self.probs else []
+        x += [1 - sample.one_minus_max, 1 - sample.entropy]
         x += [max(votes) / (self.k + 1)] if self.vote else []
         x += past if self.past_scores else []
         score = sum(map(mul, x, self.weight), self.bias)

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from eenet.outputs.evidence import Evidence, along_exits
 from eenet.outputs.exit_outputs import ExitOutputs, per_sample
-from eenet.policies.base import Policy, Rule, warn_of_ties
 from eenet.policies.critical_price import GainDecision, critical_price, scale
 from eenet.policies.eenet_plus_inputs import CORE, exit_inputs, input_groups
-from eenet.policies.nested import NestedFamily, common_thresholds
+from eenet.policies.nested import NestedFamily, NestedPolicy
 from eenet.policies.ridge import CrossFitter
 from eenet.policies.single_sample import ScalarDecision
 
@@ -24,7 +23,7 @@ _CONFIDENCES = ("one_minus_margin", "one_minus_max", "entropy")
 """The heuristics among which that choice is made."""
 
 
-class EENetPlus(Policy):
+class EENetPlus(NestedPolicy):
     """One fit for every budget: leave where going on is not worth its price.
 
     At a price l per unit of cost, leaving at exit k is worth `q_k - l c_k`. The gain of going on,
@@ -42,11 +41,12 @@ class EENetPlus(Policy):
     Args:
         folds: Number of folds of the cross-fitting.
         seed: Seed of the folds.
+        soft: Share of what the last exit says of an answer in the quality to learn from, beside the
+            label, which is noisier. Outputs without labels are learned from the last exit alone.
     """
 
     label = "eenet+"
-    nested = True
-    sized_by_data = (*Policy.sized_by_data, "weight", "bias", "prices", "steps")
+    sized_by_data = (*NestedPolicy.sized_by_data, "weight", "bias", "prices", "steps")
     weight: Tensor  # [E - 1, D, 2 P]: gains, costs
     bias: Tensor  # [E - 1, 2 P]
     prices: Tensor  # [P]
@@ -54,24 +54,26 @@ class EENetPlus(Policy):
     switch: Tensor
     confidence: Tensor
 
-    def __init__(self, folds: int = 5, seed: int = 0) -> None:
+    def __init__(self, folds: int = 5, seed: int = 0, soft: float = 0.75) -> None:
         super().__init__()
         if folds < 2:
             raise ValueError(f"folds={folds} must be 2 or more")
+        if not 0 <= soft <= 1:
+            raise ValueError(f"soft={soft} must lie between 0 and 1")
+        self.soft = soft
         self.folds = self.least_samples = folds
         self.seed = seed
         self.register_buffer("switch", torch.tensor(math.inf))
         self.register_buffer("confidence", torch.tensor(0))
-        self._family: NestedFamily | None = None
 
     def fit(self, outputs: ExitOutputs) -> Self:
         """Learns the gains of going on by backward induction, and calibrates out of fold.
 
         Args:
-            outputs: Labelled outputs, or outputs with qualities, of at least `folds` samples;
-                never those that the network was trained on.
+            outputs: Outputs of at least `folds` samples; never those that the network was trained
+                on. They need labels or qualities only where there are no logits.
         """
-        quality, samples = outputs.answer_quality(), outputs.num_samples
+        quality, samples = outputs.learning_quality(self.soft), outputs.num_samples
         self.check_samples(samples)
         full = outputs.mean_costs[-1]  # prices are in quality per cost of the full network
         costs, mean_costs = (outputs.costs / full).float(), (outputs.mean_costs / full).float()
@@ -84,7 +86,7 @@ class EENetPlus(Policy):
         inputs, doubts = shown[..., :-3], shown[..., -3:].unbind(-1)
         evidence = Evidence(shown[..., :0], *doubts)  # all that is needed of it from here on
         learned = self._induce(inputs, quality, costs, order % self.folds)
-        self._choose_switch(learned, evidence, outputs)
+        self._choose_switch(learned, evidence, quality, outputs.costs)
         # Out-of-fold scores: those of the fit's own samples would be too sure of themselves.
         return self._set_calibration(outputs, self._switched(learned, evidence))
 
@@ -115,36 +117,6 @@ class EENetPlus(Policy):
         return GainDecision(
             k, weight, self.prices.tolist(), float(self.steps[k]), confidence, switch
         )
-
-    def at(self, budget: float) -> Rule:
-        """The rule whose common threshold keeps `budget` on the calibration samples."""
-        self.check_budget(budget)
-        rule = self._rule(self.family().threshold(budget))
-        warn_of_ties(rule, self.calibration_costs, budget)
-        return rule
-
-    def family(self) -> NestedFamily:
-        """All working points on the calibration samples, sorted once for each calibration."""
-        scores, costs = self.calibration_scores, self.calibration_costs
-        if not scores.numel():
-            raise ValueError(self.how_to_fit)
-        family = self._family
-        if family is None or family.scores is not scores or family.costs is not costs:
-            family = self._family = NestedFamily(scores, costs)
-        return family
-
-    def _rule(self, threshold: float) -> Rule:
-        family = self.family()
-        thresholds = common_thresholds(threshold, len(family.scores)).to(family.scores)
-        steps = family.steps_below(threshold)
-        return Rule(self, thresholds, float(family.cost[steps]), float(family.cost_se[steps]))
-
-    def at_point(self, u: float) -> Rule:
-        """See `Policy.at_point`."""
-        if not 0 < u < 1:
-            return self._rule(-math.inf if u <= 0 else math.inf)
-        low, high = self.family().mean_costs[[0, -1]].tolist()
-        return self._rule(self.family().threshold(low + u * (high - low)))
 
     def _induce(self, inputs: Tensor, quality: Tensor, costs: Tensor, folds: Tensor) -> Tensor:
         """Backward induction: sets the regressions, returns out-of-fold scores `[E, N]`."""
@@ -187,9 +159,11 @@ class EENetPlus(Policy):
         unsure = doubts.index_select(0, self.confidence.reshape(1))[0].clamp(1e-30, 1.0)
         return torch.where(scores < self.switch, scores, self.switch - unsure.log())
 
-    def _choose_switch(self, scores: Tensor, evidence: Evidence, outputs: ExitOutputs) -> None:
+    def _choose_switch(
+        self, scores: Tensor, evidence: Evidence, quality: Tensor, costs: Tensor
+    ) -> None:
         """Sets the price and the heuristic with the largest area, one standard error for them."""
-        family, quality = NestedFamily(scores, outputs.costs), outputs.answer_quality()
+        family = NestedFamily(scores, costs)
         low, high = family.mean_costs[[0, -1]].tolist()
         grid = torch.linspace(low, high, 65, dtype=torch.float64)
         never = float(scores.min()) - 1.0
@@ -198,7 +172,7 @@ class EENetPlus(Policy):
 
         def area(switch: float, index: int) -> Tensor:
             self.switch, self.confidence = torch.tensor(switch), torch.tensor(index)
-            candidate = NestedFamily(self._switched(scores, evidence), outputs.costs)
+            candidate = NestedFamily(self._switched(scores, evidence), costs)
             return candidate.mean_over(quality, grid)
 
         learned = area(math.inf, 0)

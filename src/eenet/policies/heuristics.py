@@ -1,4 +1,4 @@
-"""Policies without gradients: confidences, agreement of exits, temperature scaling, and chance."""
+"""Policies with a fixed score: confidences, agreement of exits, temperatures, and chance."""
 
 import math
 from functools import partial
@@ -9,8 +9,36 @@ from torch import Tensor
 
 from eenet.outputs.evidence import Evidence, count_votes
 from eenet.outputs.exit_outputs import ExitOutputs
-from eenet.policies.base import HeuristicPolicy
+from eenet.policies.base import Policy, Rule, rule_for
+from eenet.policies.nested import NestedPolicy
 from eenet.policies.single_sample import SampleEvidence, ScalarDecision
+
+
+class HeuristicPolicy(NestedPolicy):
+    """A fixed score.
+
+    Args:
+        common: Whether all exits share one threshold. If not, the exit distribution is the geometric
+            one of BranchyNet and MSDNet, and rules are not nested.
+    """
+
+    def __init__(self, common: bool = False) -> None:
+        super().__init__()
+        self.nested = common
+        if common:
+            self.label = f"{self.label}_common"
+
+    def at(self, budget: float) -> Rule:
+        """The rule that meets `budget`."""
+        if self.nested:
+            return super().at(budget)
+        self.check_budget(budget)
+        shares = torch.ones(len(self.calibration_scores))
+        return rule_for(self, self.calibration_scores, self.calibration_costs, shares, budget)
+
+    def at_point(self, u: float) -> Rule:
+        """See `Policy.at_point`."""
+        return super().at_point(u) if self.nested else Policy.at_point(self, u)
 
 
 class MaxProbability(HeuristicPolicy):
@@ -72,6 +100,43 @@ class Patience(HeuristicPolicy):
         if state is not None:
             run = torch.where(predicted == state[0], state[1] + 1, run)
         return run - (k + 1) - evidence.one_minus_max, (predicted, run)
+
+
+class BEEM(HeuristicPolicy):
+    """Leave where the exits that agree in a row are sure enough (Bajpai and Hanawal 2025, BEEM-A).
+
+    `S_k = w_k max p_k`, plus `S_{k-1}` if exit k predicts what the exit before did; the weight w_k is
+    the exit's accuracy. The paper has one threshold for all exits.
+
+    Args:
+        common: Whether all exits share one threshold.
+    """
+
+    label = "beem"
+    sized_by_data = (*HeuristicPolicy.sized_by_data, "weights")
+    weights: Tensor
+
+    def __init__(self, common: bool = True) -> None:
+        super().__init__(common)
+        self.label = BEEM.label if common else f"{BEEM.label}_geometric"
+
+    def fit(self, outputs: ExitOutputs) -> Self:
+        """Takes the exits' accuracies on these outputs, without labels those of the last one."""
+        self.weights = outputs.learning_quality().double().mean(1).float()
+        return super().fit(outputs)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there are weights."""
+        return self.weights.numel() > 0
+
+    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
+        """Scores by the weighted confidence summed over the exits that agree."""
+        predicted = evidence.prediction
+        score = self.weights[k] * (1 - evidence.one_minus_max)
+        if state is not None:
+            score = score + torch.where(predicted == state[0], state[1], 0.0)
+        return score, (predicted, score)
 
 
 class Random(HeuristicPolicy):

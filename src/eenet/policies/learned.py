@@ -61,7 +61,7 @@ class LearnedPolicy(Policy):
         """Makes fresh parameters for outputs of this shape and these costs.
 
         Args:
-            outputs: Their values are not used.
+            outputs: What it will be fitted on.
             budgets: Average costs per sample, in the unit of the costs; checked.
 
         Raises:
@@ -74,6 +74,7 @@ class LearnedPolicy(Policy):
         self.budgets = torch.tensor([check_budget(b, outputs.mean_costs) for b in budgets])
         self.calibration_scores = self.calibration_scores.new_empty(0)
         self._build([len(budgets), outputs.num_exits, outputs.num_classes])
+        self.start(outputs)
         self._best = {}
 
     def _build(self, sizes: list[int]) -> None:
@@ -90,6 +91,10 @@ class LearnedPolicy(Policy):
     @abstractmethod
     def build(self, members: int, exits: int, classes: int) -> None:
         """Makes the parameters of M fits for E exits and C classes."""
+
+    @torch.no_grad()
+    def start(self, outputs: ExitOutputs) -> None:
+        """Sets parameters to begin from, where random ones are not good enough."""
 
     @abstractmethod
     def loss(self, evidence: Evidence, quality: Tensor, epoch: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from eenet.outputs.exit_outputs import mean_costs, per_sample
+from eenet.policies.base import Policy, Rule, warn_of_ties
 from eenet.policies.thresholds import ROUNDING, check_budget
 
 
@@ -93,3 +94,44 @@ def common_thresholds(threshold: float, exits: int) -> Tensor:
     thresholds = torch.full((exits,), threshold)
     thresholds[-1] = -math.inf
     return thresholds
+
+
+class NestedPolicy(Policy):
+    """A policy whose rules have one threshold for all exits, so that they are nested."""
+
+    nested = True
+    _family: NestedFamily | None = None
+
+    def at(self, budget: float) -> Rule:
+        """The rule whose common threshold keeps `budget` on the calibration samples."""
+        self.check_budget(budget)
+        rule = self._rule(self.family().threshold(budget))
+        warn_of_ties(rule, self.calibration_costs, budget)
+        return rule
+
+    def at_point(self, u: float) -> Rule:
+        """See `Policy.at_point`."""
+        if not 0 < u < 1:
+            return self._rule(-math.inf if u <= 0 else math.inf)
+        low, high = self.family().mean_costs[[0, -1]].tolist()
+        return self._rule(self.family().threshold(low + u * (high - low)))
+
+    def family(self) -> NestedFamily:
+        """All working points on the calibration samples, sorted once for each calibration.
+
+        Raises:
+            ValueError: If the policy is not fitted.
+        """
+        scores, costs = self.calibration_scores, self.calibration_costs
+        if not scores.numel():
+            raise ValueError(self.how_to_fit)
+        family = self._family
+        if family is None or family.scores is not scores or family.costs is not costs:
+            family = self._family = NestedFamily(scores, costs)
+        return family
+
+    def _rule(self, threshold: float) -> Rule:
+        family = self.family()
+        thresholds = common_thresholds(threshold, len(family.scores)).to(family.scores)
+        steps = family.steps_below(threshold)
+        return Rule(self, thresholds, float(family.cost[steps]), float(family.cost_se[steps]))

@@ -127,7 +127,7 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
 def _measure(outputs: ExitOutputs) -> str:
     if outputs.confusion is not None:
         return "mean IoU per image"
-    return "accuracy" if outputs.quality is None else "quality"
+    return outputs.measure
 
 
 def nearest(budgets: list[float], budget: float) -> int:

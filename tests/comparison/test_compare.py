@@ -13,7 +13,7 @@ from eenet.comparison.compare import compare, default_policies
 from eenet.comparison.fitting import Source, fit_and_decide
 from eenet.modules import fit_policies
 from eenet.outputs import save_outputs
-from eenet.policies import EENet, EENetPlus, Margin, Random, Temperature
+from eenet.policies import EENet, EENetPlus, Margin, MaxProbability, Random, Temperature
 from eenet.policies.thresholds import at_exits
 
 DEFAULT = [policy.label for policy in default_policies()]
@@ -135,11 +135,18 @@ def test_without_labelled_logits_all_but_temperature_are_compared(tmp_path):
         compare([source(tmp_path)], budgets=2, seeds=1, policies=[Temperature()])
 
 
-def test_halves_of_one_file_do_not_overlap(runs):
-    fit, test = source(runs, test=False).load()
-    assert fit.num_samples == test.num_samples == 300
-    both = torch.cat([fit.logits, test.logits], 1)[0, :, 0].sort().values
-    assert torch.equal(both, make_outputs(samples=600).logits[0, :, 0].sort().values)
+def test_each_half_of_a_file_is_decided_by_what_was_fitted_on_the_other(runs):
+    halved, whole = source(runs, test=False), make_outputs(samples=600)
+    policy, exits, place = MaxProbability(), torch.zeros(600, dtype=torch.int64), torch.zeros(0)
+    for fit, test, where in halved.parts():
+        assert torch.equal(test.logits, whole.logits[:, where])
+        both = torch.cat([fit.logits, test.logits], 1)[0, :, 0].sort().values
+        assert torch.equal(both, whole.logits[0, :, 0].sort().values)
+        exits[where] = policy.fit(fit).at_fraction(0.6).decide(test.evidence())
+        place = torch.cat([place, where])
+    assert torch.equal(place.sort().values, torch.arange(600.0))
+    decided = fit_and_decide(halved, [0.4, 0.6], [MaxProbability()], 0)
+    assert torch.equal(torch.from_numpy(decided)[0, 2].long(), exits)
 
 
 def test_a_cost_matrix_changes_what_is_optimised(runs):

@@ -1,12 +1,15 @@
 """Deadlines, recalibration and rules of one's own while the runtime runs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.conftest import make_outputs
 from tests.inference.test_predictor import replay
+from tests.policies.contract import fitted
 
 from eenet.outputs import ExitOutputs
-from eenet.policies import EENetPlus, Entropy, MaxProbability, within_budget
+from eenet.policies import EENet, EENetPlus, Entropy, MaxProbability, within_budget
 
 
 def test_a_deadline_forces_the_answer_of_the_exit_reached(monkeypatch):
@@ -30,7 +33,7 @@ def test_recalibration_on_unlabelled_traffic_meets_the_budget_there():
     predictor = replay(Entropy().fit(make_outputs(seed=0)), harder, 5.0)
     everything = torch.arange(harder.num_samples)
     assert float(predictor.predict(everything).costs.mean()) != pytest.approx(5.0, abs=0.1)
-    with pytest.raises(ValueError, match="there is no sample to recalibrate on"):
+    with pytest.raises(ValueError, match="there is no sample in them"):
         predictor.recalibrate([])
     batches = [*everything.split(100), everything[:0]]
     predictor.recalibrate([(x, x % 5) for x in batches])  # as loaders give them, with labels
@@ -60,3 +63,19 @@ def test_a_promised_rule_is_served():
     assert predictor.report().point == pytest.approx((9.0 - 1.0) / 9.0)
     with pytest.raises(ValueError, match="the rule was fitted on 4 exits"):
         predictor.serve(MaxProbability().fit(make_outputs(exits=4)).at(5.0))
+
+
+def test_refitting_on_unlabelled_traffic_learns_the_policy_anew():
+    traffic = make_outputs(seed=1)
+    predictor = replay(EENetPlus().fit(make_outputs(seed=0)), traffic, 5.0)
+    everything = torch.arange(traffic.num_samples)
+    predictor.refit([(x, x % 5) for x in everything.split(100)])
+    expected = EENetPlus().fit(replace(traffic, labels=None)).at(5.0)
+    assert torch.equal(predictor.predict(everything).exits, expected.decide(traffic.evidence()))
+    predictor.refit([everything], 3.0, cost_matrix=torch.arange(25.0).view(5, 5))
+    assert not torch.equal(predictor.policy.weight, expected.scorer.weight)
+    assert predictor.rule.cost == pytest.approx(3.0, abs=0.05)
+    with pytest.raises(ValueError, match="is fitted for given budgets"):
+        replay(fitted(EENet(), traffic), traffic, 3.0).refit([everything])
+    with pytest.raises(ValueError, match="only 3 samples to fit on"):
+        predictor.refit([everything[:3]])

@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import lightning as L
 import pytest
+import torch
 from tests.conftest import make_outputs
 
 from eenet.data import OutputsData
@@ -49,3 +52,18 @@ def test_too_few_samples_are_named_before_training(monkeypatch):
     monkeypatch.setattr(SchedulerModule, "training_step", lambda *_: pytest.fail("trained"))
     with pytest.raises(ValueError, match=r"eenet\+: there are only 4 samples.*needs 5"):
         run(make_outputs(samples=4), make_outputs(), EENetPlus())
+
+
+def test_outputs_without_labels_are_fitted_and_decided_but_not_reported_on():
+    fit, test = (replace(make_outputs(seed=k), labels=None) for k in (0, 1))
+    data = OutputsData.from_outputs(fit, test)
+    module = SchedulerModule([EENet(), EENetPlus(), MaxProbability()], [0.4, 0.6])
+    trainer = L.Trainer(accelerator="cpu", barebones=True, max_epochs=1)
+    trainer.fit(module, data)
+    decided = trainer.predict(module, data)[0]
+    rules = module.rules["eenet+"]
+    assert torch.equal(
+        decided["eenet+"][0], torch.stack([r.decide(test.evidence()) for r in rules])
+    )
+    with pytest.raises(ValueError, match=r"data\.test: .* need labels"):
+        trainer.test(module, data)

@@ -2,13 +2,14 @@
 
 import inspect
 import math
+from functools import partial
 
 import torch
 
 import eenet.policies
 from eenet.models import narrow
 from eenet.outputs import Evidence
-from eenet.policies import Policy
+from eenet.policies import BEEM, EENet, EENetPlus, Entropy, Margin, MaxProbability, Policy
 
 EXPORTED = [getattr(eenet.policies, name) for name in eenet.policies.__all__]
 ALL = [
@@ -17,6 +18,14 @@ ALL = [
     if isinstance(kind, type) and issubclass(kind, Policy) and not inspect.isabstract(kind)
 ]
 """Every policy class that the package exports, so that a new one cannot be forgotten."""
+VARIANTS = [
+    partial(EENet, probs=False, start="random"),
+    partial(EENet, exit_distribution="common"),
+    partial(EENetPlus, soft=0.0),
+    *(partial(kind, common=True) for kind in (MaxProbability, Entropy, Margin)),
+    partial(BEEM, common=False),
+]
+"""Settings that change how a policy decides."""
 FIXED = [kind for kind in ALL if not kind.any_budget]
 """Those that hold budgets in their loss."""
 

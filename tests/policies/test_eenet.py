@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.policies.contract import fitted
 
 from eenet.policies import EENet
 from eenet.policies.base import score_exits
+from eenet.policies.eenet import logistic
 
 BUDGETS = [3.0, 5.0, 8.0]
 
@@ -129,3 +131,25 @@ def test_the_best_state_of_each_fit_is_a_copy_which_the_end_of_training_goes_bac
     for name, parameter in policy.named_parameters():
         assert torch.equal(parameter[[0, 2]], start[name][[0, 2]])
         assert torch.allclose(parameter[1], start[name][1] + 1)
+
+
+@pytest.mark.parametrize("probs", [True, False])
+def test_it_starts_as_max_probability_with_the_likeliest_slope(outputs, probs):
+    policy = EENet(probs=probs)
+    policy.prepare(outputs, [5.0])
+    start = policy.finish(outputs)
+    sure = outputs.logits.softmax(-1).amax(-1)
+    for k in range(3):
+        order = sure[k].argsort()
+        assert (start.calibration_scores[0, k, order].diff() >= -1e-6).all()
+    assert torch.allclose(start.shares, torch.full((1, 3), 1 / 3))
+    slope, bias = logistic(sure[0], outputs.answer_quality()[0])
+
+    def loss(a, b):
+        errors = F.binary_cross_entropy_with_logits
+        return float(errors(a * sure[0] + b, outputs.answer_quality()[0]))
+
+    least = loss(slope, bias)
+    assert all(
+        loss(slope + a, bias + b) > least for a, b in ((0.5, 0), (-0.5, 0), (0, 0.2), (0, -0.2))
+    )

@@ -1,5 +1,6 @@
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -175,3 +176,17 @@ def test_bad_input_is_refused():
         EENetPlus(folds=1)
     with pytest.raises(ValueError, match="only 3 samples to fit on; it needs 5"):
         EENetPlus().fit(make_outputs(samples=3))
+
+
+def test_without_labels_it_learns_what_the_last_exit_says():
+    outputs = make_outputs(samples=300)
+    unlabelled = replace(outputs, labels=None)
+    told = replace(outputs, quality=outputs.expected_quality())
+    free, given = EENetPlus().fit(unlabelled), EENetPlus().fit(told)
+    for name, value in free.state_dict().items():
+        assert torch.equal(value, given.state_dict()[name])
+    soft, hard = EENetPlus(soft=0.75).fit(outputs), EENetPlus().fit(outputs)
+    assert not torch.equal(soft.weight, hard.weight)
+    assert torch.equal(EENetPlus(soft=1).fit(outputs).weight, free.weight)
+    with pytest.raises(ValueError, match=r"soft=1\.5 must lie between 0 and 1"):
+        EENetPlus(soft=1.5)

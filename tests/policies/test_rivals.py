@@ -5,7 +5,9 @@ from tests.policies.contract import fitted
 
 from eenet.outputs import ExitOutputs
 from eenet.policies import (
+    BEEM,
     EENet,
+    Entropy,
     JointGates,
     LearnedStopping,
     MaxProbability,
@@ -16,7 +18,8 @@ from eenet.policies import (
 )
 from eenet.policies.base import score_exits
 from eenet.policies.heuristics import _inverse_temperature
-from eenet.policies.thresholds import at_exits
+from eenet.policies.nested import common_thresholds
+from eenet.policies.thresholds import at_exits, first_exit
 
 BUDGETS = [0.3, 0.6]
 
@@ -92,3 +95,32 @@ def test_leaving_probabilities_sum_to_one_and_members_do_not_interact():
 def test_ablation_flags_are_checked():
     with pytest.raises(ValueError, match="exit_distribution='uniform'"):
         EENet(exit_distribution="uniform")
+
+
+def test_beem_adds_weighted_confidences_of_exits_that_agree():
+    outputs = make_outputs(exits=4, samples=60)
+    policy = BEEM().fit(outputs)
+    accuracy = outputs.answer_quality().mean(1).tolist()
+    probs = outputs.logits.softmax(-1)
+    for n in range(60):
+        score, before = 0.0, None
+        for k in range(4):
+            sure, answer = probs[k, n].max(0)
+            score = accuracy[k] * float(sure) + (score if answer == before else 0.0)
+            before = answer
+            assert policy.calibration_scores[k, n] == pytest.approx(score, abs=1e-5)
+
+
+def test_a_common_threshold_is_the_best_of_all_that_keep_the_budget():
+    outputs = make_outputs(samples=50)
+    for policy in (MaxProbability(common=True), Entropy(common=True), BEEM()):
+        policy.fit(outputs)
+        scores, budget = policy.calibration_scores, 5.0
+        costs = {
+            t: float(outputs.costs[first_exit(scores, common_thresholds(t, 3))].mean())
+            for t in scores[:-1].flatten().tolist()
+        }
+        rule = policy.at(budget)
+        assert rule.thresholds[0] == rule.thresholds[1]
+        assert rule.cost == pytest.approx(max(c for c in costs.values() if c <= budget))
+        assert MaxProbability().fit(outputs).at(budget).thresholds.unique().numel() == 3

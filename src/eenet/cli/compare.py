@@ -101,7 +101,7 @@ def _parser() -> ArgumentParser:
     add("runs", nargs="*", help="Run folders of `eenet pipeline`; several are network seeds.")
     add("--val", type=str | None, help="File of exit outputs to fit on, in place of run folders.")
     add("--test", type=str | None, help="File of exit outputs to report on.")
-    add("--split", type=bool, default=False, help="Fit on half of val, report on the other half.")
+    add("--split", type=bool, default=False, help="Fit on each half of val for the other.")
     add("--cost_matrix", type=list[list[float]] | None, help="Cost of answering a where y is true.")
     add("--output", type=str, default="runs/compare", help="Folder of what is written.")
     add(

@@ -2,8 +2,9 @@
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import product
 from multiprocessing import get_context
 from typing import Any, NamedTuple
@@ -26,13 +27,26 @@ class Source(NamedTuple):
     cost_matrix: list[list[float]] | None = None
 
     def load(self) -> tuple[ExitOutputs, ExitOutputs]:
-        """Outputs to fit on and to report on: without `test` the halves of `val`."""
+        """Outputs to fit on and to report on: without `test` the same, see `parts`."""
         fit = with_cost_matrix(load_outputs(self.val), self.cost_matrix)
+        if self.test is None:
+            return fit, fit
+        return fit, with_cost_matrix(load_outputs(self.test), self.cost_matrix)
+
+    def parts(self) -> Iterator[tuple[ExitOutputs, ExitOutputs, Tensor]]:
+        """Outputs to fit on, to decide for, and the positions of the latter among all.
+
+        Without `test` there are two: each half of `val` is decided for by what was fitted on the
+        other.
+        """
+        fit, test = self.load()
         if self.test is not None:
-            return fit, with_cost_matrix(load_outputs(self.test), self.cost_matrix)
+            yield fit, test, torch.arange(test.num_samples)
+            return
         order = torch.randperm(fit.num_samples, generator=torch.Generator().manual_seed(0))
-        first, second = order.chunk(2)
-        return fit.select(first), fit.select(second)
+        halves = order.chunk(2)
+        for chosen, others in (halves, halves[::-1]):
+            yield fit.select(chosen), fit.select(others), others
 
 
 class Plan(NamedTuple):
@@ -73,17 +87,21 @@ def fit_and_decide(
     from eenet.modules.fit import fit_policies  # Lightning, which the parent does not need
 
     torch.set_num_threads(1)
-    fit, test = source.load()
-    costs = fit.mean_costs.double()
-    asked = [float(costs[0]), *(float(b * costs[-1]) for b in budgets), float(costs[-1])]
-    fitted: list[Any] = [copy.deepcopy(policy) for policy in policies]
-    for policy in fitted:
-        if hasattr(policy, "seed"):
-            policy.seed += seed
-    fit_policies(fitted, fit, asked, seed, epochs=100, budget_unit="cost")
-    rules = [policy.at(budget) for policy in fitted for budget in asked]
-    exits = test.map(lambda evidence: decide_all(rules, evidence))
-    return exits.view(len(fitted), len(asked), -1).byte().numpy()
+    decided, places = [], []
+    for fit, test, place in source.parts():
+        costs = fit.mean_costs.double()
+        asked = [float(costs[0]), *(float(b * costs[-1]) for b in budgets), float(costs[-1])]
+        fitted: list[Any] = [copy.deepcopy(policy) for policy in policies]
+        for policy in fitted:
+            if hasattr(policy, "seed"):
+                policy.seed += seed
+        fit_policies(fitted, fit, asked, seed, epochs=100, budget_unit="cost")
+        rules = [policy.at(budget) for policy in fitted for budget in asked]
+        exits = test.map(partial(decide_all, rules))
+        decided.append(exits.view(len(fitted), len(asked), -1))
+        places.append(place)
+    order = torch.cat(places).argsort()
+    return torch.cat(decided, -1)[..., order].byte().numpy()
 
 
 def fit_all(plan: Plan, jobs: int) -> dict[str, list[Tensor]]:

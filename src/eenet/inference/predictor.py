@@ -1,13 +1,14 @@
 """The adaptive runtime: a batch goes in, samples leave early, the rest goes on."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
+from torch import Tensor
 
 from eenet.inference.decision import policy_view
 from eenet.inference.runtime import Answers, Departure, Runtime, Step, inputs_of
@@ -241,17 +242,50 @@ class AdaptivePredictor(Runtime):
         Raises:
             ValueError: If there is no sample in them.
         """
+        self._renew(self.policy.calibrate, batches, budget)
+
+    def refit(
+        self,
+        batches: Iterable[Any],
+        budget: float | None = None,
+        cost_matrix: Tensor | None = None,
+    ) -> None:
+        """Fits the policy anew, on the user's own traffic; no labels are needed.
+
+        Where `recalibrate` sets other thresholds on the same scores, this learns other scores too,
+        from what the last exit says of the answers of all.
+
+        Args:
+            batches: As for `recalibrate`.
+            budget: Average cost per sample; by default as before.
+            cost_matrix: `[C, C]`, the cost of answering a where y is true; by default accuracy
+                counts.
+
+        Raises:
+            ValueError: If there are too few samples, or the policy is one that needs labels or
+                holds budgets in its loss.
+        """
+
+        def learn(outputs: ExitOutputs) -> Any:
+            return self.policy.fit(replace(outputs, cost_matrix=cost_matrix))
+
+        self._renew(learn, batches, budget)
+
+    def _renew(
+        self, learn: Callable[[ExitOutputs], Any], batches: Iterable[Any], budget: float | None
+    ) -> None:
+        """Gives the policy what all exits show of the samples, and sets the budget anew."""
         with torch.inference_mode():
             inputs = (self.to_device(inputs_of(batch)) for batch in batches)
             views = [
                 torch.stack([policy_view(z) for z in self.net(x)]) for x in inputs if batch_size(x)
             ]
         if not views:
-            raise ValueError("batches: there is no sample to recalibrate on")
+            raise ValueError("batches: there is no sample in them")
         pooled = self.net.num_classes < views[0].shape[-1]
         # Out of inference mode, so that the policy can be saved and fitted further.
         fields: Any = {"pooled" if pooled else "logits": torch.cat(views, 1).clone()}
-        self.policy.calibrate(ExitOutputs(self.costs * self._scale, **fields))
+        learn(ExitOutputs(self.costs * self._scale, **fields))
         self._rules, self._decisions = {}, {}
         self.budget = self._budget if budget is None else budget
 

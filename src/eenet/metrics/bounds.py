@@ -86,7 +86,7 @@ def stopping_curves(outputs: ExitOutputs) -> tuple[tuple[Tensor, Tensor], tuple[
         The lower and the upper curve, each mean cost, as a fraction of the full network's, and
         mean quality.
     """
-    policy, quality = EENetPlus().fit(outputs), outputs.answer_quality()
+    policy, quality = EENetPlus(soft=0).fit(outputs), outputs.answer_quality()
     curves = []
     for family in (policy.family(), policy.calibrate(outputs).family()):
         curves.append((family.cost / outputs.mean_costs[-1], family.climb(quality)))

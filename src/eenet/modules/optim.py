@@ -7,6 +7,7 @@ import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LambdaLR, OneCycleLR
 
@@ -73,6 +74,12 @@ class WarmupCosine(LambdaLR):
         return 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
 
 
+def parameter_group(module: nn.Module, rate: float) -> list[dict[str, Any]]:
+    """The trainable parameters of a module as a group, if there are any."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return [{"params": parameters, "rate": rate}] if parameters else []
+
+
 class StageModule(L.LightningModule):
     """What the modules of both stages share: how they are optimized, what checkpoints they take.
 
@@ -96,12 +103,12 @@ class StageModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer of what is to be fitted, and its schedule; None if there is nothing."""
-        parameters = [p for p in getattr(self, self.part).parameters() if p.requires_grad]
-        if not parameters:
+        groups = self.parameter_groups()
+        if not groups:
             return None
-        optimizer = self.optimizer(parameters)
-        for group in optimizer.param_groups if self.lr is not None else ():
-            group["lr"] = self.lr
+        optimizer = self.optimizer(groups)
+        for group in optimizer.param_groups:
+            group["lr"] = (group["lr"] if self.lr is None else self.lr) * group["rate"]
         if self.lr_scheduler is None:
             return optimizer
         scheduler = self.lr_scheduler(optimizer)
@@ -112,6 +119,10 @@ class StageModule(L.LightningModule):
         elif isinstance(scheduler, ReduceLROnPlateau):
             config["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What is to be fitted, in groups with a factor "rate" of the learning rate each."""
+        return parameter_group(getattr(self, self.part), 1.0)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Steps a schedule, after a look at how long the training is now."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from eenet.data.outputs_data import OutputsBatch, OutputsData
 from eenet.metrics import BudgetCurve, Curve
-from eenet.modules.optim import StageModule
+from eenet.modules.optim import StageModule, parameter_group
 from eenet.outputs.exit_outputs import ExitOutputs
 from eenet.policies import Policy, Rule
 from eenet.policies.base import decide_all
@@ -49,6 +49,8 @@ class SchedulerModule(StageModule):
             raise ValueError(
                 f"policies: the labels must differ and there must be one, got {labels}"
             )
+        if any("." in label or not label for label in labels):
+            raise ValueError(f"policies: a label may not be empty or hold a dot, got {labels}")
         if not budgets or budgets != sorted(set(budgets)):
             raise ValueError(f"budgets={budgets} must be one or more increasing numbers")
         self.policies: Any = nn.ModuleDict(dict(zip(labels, policies, strict=True)))
@@ -97,6 +99,10 @@ class SchedulerModule(StageModule):
     def learned(self) -> list[LearnedPolicy]:
         """The policies that gradient descent fits."""
         return [p for p in self.policies.values() if isinstance(p, LearnedPolicy)]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The parameters of each learned policy, at its rate."""
+        return [group for p in self.learned for group in parameter_group(p, p.rate)]
 
     def training_step(self, batch: OutputsBatch, batch_idx: int) -> Tensor | None:
         """Sum of the learned policies' losses."""

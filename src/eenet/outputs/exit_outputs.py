@@ -182,7 +182,7 @@ class ExitOutputs:
             ValueError: If there are no logits, or the quality is given and not that of a class.
         """
         if self.logits is None or self.quality is not None:
-            raise ValueError("quality: only that of classes, with logits, can be had without labels")
+            raise ValueError("quality: only that of classes, with logits, is known without labels")
         given = None if self.cost_matrix is None else _scaled(self.cost_matrix, self.num_classes)
 
         def of(evidence: Evidence) -> Tensor:
@@ -193,7 +193,7 @@ class ExitOutputs:
         return self.map(of)
 
     def learning_quality(self, soft: float = 0.0) -> Tensor:
-        """The quality to learn from, `[E, N]` float32: `expected_quality` where there are no labels.
+        """The quality to learn from, `[E, N]` float32; `expected_quality` where no label is.
 
         Args:
             soft: Share of `expected_quality` where there are labels, in [0, 1]. It has the same

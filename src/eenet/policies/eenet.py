@@ -42,9 +42,9 @@ class EENet(LearnedPolicy):
         probs: Show the class probabilities to both parts.
         vote: Show `a_vote` to both parts.
         past_scores: Show the scores of the exits before to both parts.
-        exit_distribution: "learned", or "geometric" as in MSDNet, which leaves the assignment
-            only its part in the weights.
-        start: "max_prob", or "random" parameters.
+        exit_distribution: "learned", "geometric" as in MSDNet, or whatever comes of a "common"
+            threshold; the latter two leave the assignment only its part in the weights.
+        start: "max_prob", at a tenth of stage 2's learning rate, or "random" parameters.
         label: Name in tables; give ablations names of their own.
     """
 
@@ -61,13 +61,13 @@ class EENet(LearnedPolicy):
         probs: bool = True,
         vote: bool = True,
         past_scores: bool = True,
-        exit_distribution: Literal["learned", "geometric"] = "learned",
+        exit_distribution: Literal["learned", "geometric", "common"] = "learned",
         start: Literal["max_prob", "random"] = "max_prob",
         label: str = "eenet",
     ) -> None:
         super().__init__()
-        if exit_distribution not in ("learned", "geometric"):
-            raise ValueError(f"{exit_distribution=} must be 'learned' or 'geometric'")
+        if exit_distribution not in ("learned", "geometric", "common"):
+            raise ValueError(f"{exit_distribution=} must be 'learned', 'geometric' or 'common'")
         if start not in ("max_prob", "random"):
             raise ValueError(f"{start=} must be 'max_prob' or 'random'")
         for name, value in (("hidden", hidden), ("alternate", alternate), ("beta", beta)):
@@ -82,8 +82,8 @@ class EENet(LearnedPolicy):
         self.probs = probs
         self.vote = vote
         self.past_scores = past_scores
-        self.exit_distribution = exit_distribution
-        self.begin_at = start
+        self.exit_distribution, self.common = exit_distribution, exit_distribution == "common"
+        self.begin_at, self.rate = start, 0.1 if start == "max_prob" else 1.0
         self.label = label
 
     def build(self, members: int, exits: int, classes: int) -> None:
@@ -102,14 +102,14 @@ class EENet(LearnedPolicy):
         if self.begin_at == "random":
             return
         sure = outputs.map(lambda evidence: 1 - evidence.one_minus_max)
-        quality, place = outputs.learning_quality(), self.sizes[2] * self.probs
-        for k, (score, assign) in enumerate(zip(self.score, self.assign, strict=True)):
-            slope, bias = logistic(sure[k], quality[k])
-            score.weight.zero_()
-            score.weight[:, place] = slope
-            score.bias.fill_(bias)
-            assign[-1].weight.zero_()
-            assign[-1].bias.zero_()
+        quality, place = outputs.learning_quality(), int(self.sizes[2]) * self.probs
+        units: Any = [*self.score, *(assign[-1] for assign in self.assign)]  # type: ignore[index]
+        for parameter in (p for unit in units for p in unit.parameters()):
+            parameter.zero_()
+        for unit, *samples in zip(units, sure, quality, strict=False):
+            slope, bias = logistic(*samples)
+            unit.weight[:, place] = slope
+            unit.bias += bias
 
     def loss(self, evidence: Evidence, quality: Tensor, epoch: int) -> Tensor:
         """Loss of the part whose turn it is: scores first, then the assignment."""

@@ -41,8 +41,9 @@ class EENetPlus(NestedPolicy):
     Args:
         folds: Number of folds of the cross-fitting.
         seed: Seed of the folds.
-        soft: Share of what the last exit says of an answer in the quality to learn from, beside the
-            label, which is noisier. Outputs without labels are learned from the last exit alone.
+        soft: Share, in the quality to learn from, of what the last exit says of an answer, where
+            there are labels, which are noisier but need no calibrated exit. Outputs without labels
+            are learned from the last exit alone.
     """
 
     label = "eenet+"
@@ -54,7 +55,7 @@ class EENetPlus(NestedPolicy):
     switch: Tensor
     confidence: Tensor
 
-    def __init__(self, folds: int = 5, seed: int = 0, soft: float = 0.75) -> None:
+    def __init__(self, folds: int = 5, seed: int = 0, soft: float = 0.0) -> None:
         super().__init__()
         if folds < 2:
             raise ValueError(f"folds={folds} must be 2 or more")

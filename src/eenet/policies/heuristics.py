@@ -18,8 +18,8 @@ class HeuristicPolicy(NestedPolicy):
     """A fixed score.
 
     Args:
-        common: Whether all exits share one threshold. If not, the exit distribution is the geometric
-            one of BranchyNet and MSDNet, and rules are not nested.
+        common: Whether all exits share one threshold. If not, the exit distribution is the
+            geometric one of BranchyNet and MSDNet, and rules are not nested.
     """
 
     def __init__(self, common: bool = False) -> None:
@@ -105,8 +105,8 @@ class Patience(HeuristicPolicy):
 class BEEM(HeuristicPolicy):
     """Leave where the exits that agree in a row are sure enough (Bajpai and Hanawal 2025, BEEM-A).
 
-    `S_k = w_k max p_k`, plus `S_{k-1}` if exit k predicts what the exit before did; the weight w_k is
-    the exit's accuracy. The paper has one threshold for all exits.
+    `S_k = w_k max p_k`, plus `S_{k-1}` if exit k predicts what the exit before did; the weight w_k
+    is the exit's accuracy. The paper has one threshold for all exits.
 
     Args:
         common: Whether all exits share one threshold.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eenet.outputs.evidence import Evidence
 from eenet.outputs.exit_outputs import ExitOutputs, mean_costs
 from eenet.policies.base import Policy, Rule, rule_for, score_exits
+from eenet.policies.nested import NestedFamily, common_rule
 from eenet.policies.thresholds import check_budget
 
 
@@ -25,6 +26,10 @@ class LearnedPolicy(Policy):
     any_budget = False
     least_samples = 2  # to learn from, and to choose the best epoch by
     sized_by_data = (*Policy.sized_by_data, "sizes", "budgets", "costs", "shares")
+    rate = 1.0
+    """Factor of stage 2's learning rate for this policy."""
+    common = False
+    """Whether all exits share one threshold, in place of the exit distribution `exit_shares`."""
     chosen = slice(None)
     """Which fits compute: all of them in training, one in `step`."""
     sizes: Tensor  # those of `build`
@@ -172,6 +177,8 @@ class LearnedPolicy(Policy):
         self.check_budget(budget, fraction)
         m, budget = self._fit_for(budget, fraction), budget * self._unit(fraction)
         scores, costs = self.calibration_scores[m], self.calibration_costs
+        if self.common:
+            return common_rule(self.member(m), NestedFamily(scores, costs), budget)
         return rule_for(self.member(m), scores, costs, self.shares[m], budget)
 
     def _fit_for(self, budget: float, fraction: bool) -> int:

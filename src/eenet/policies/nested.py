@@ -72,6 +72,12 @@ class NestedFamily:
         within = int(torch.searchsorted(self.cost, budget * (1 + ROUNDING), right=True))
         return self.threshold_after(max(within - 1, 0))  # by rounding not even the first may be
 
+    def rule(self, scorer: Policy, threshold: float) -> Rule:
+        """The rule of a common threshold on what gave the scores."""
+        thresholds = common_thresholds(threshold, len(self.scores)).to(self.scores)
+        steps = self.steps_below(threshold)
+        return Rule(scorer, thresholds, float(self.cost[steps]), float(self.cost_se[steps]))
+
     def steps_below(self, threshold: float) -> int:
         """Number of steps taken at a common threshold."""
         return int(torch.searchsorted(self.levels, threshold))
@@ -105,16 +111,14 @@ class NestedPolicy(Policy):
     def at(self, budget: float) -> Rule:
         """The rule whose common threshold keeps `budget` on the calibration samples."""
         self.check_budget(budget)
-        rule = self._rule(self.family().threshold(budget))
-        warn_of_ties(rule, self.calibration_costs, budget)
-        return rule
+        return common_rule(self, self.family(), budget)
 
     def at_point(self, u: float) -> Rule:
         """See `Policy.at_point`."""
         if not 0 < u < 1:
-            return self._rule(-math.inf if u <= 0 else math.inf)
+            return self.family().rule(self, -math.inf if u <= 0 else math.inf)
         low, high = self.family().mean_costs[[0, -1]].tolist()
-        return self._rule(self.family().threshold(low + u * (high - low)))
+        return self.family().rule(self, self.family().threshold(low + u * (high - low)))
 
     def family(self) -> NestedFamily:
         """All working points on the calibration samples, sorted once for each calibration.
@@ -130,8 +134,9 @@ class NestedPolicy(Policy):
             family = self._family = NestedFamily(scores, costs)
         return family
 
-    def _rule(self, threshold: float) -> Rule:
-        family = self.family()
-        thresholds = common_thresholds(threshold, len(family.scores)).to(family.scores)
-        steps = family.steps_below(threshold)
-        return Rule(self, thresholds, float(family.cost[steps]), float(family.cost_se[steps]))
+
+def common_rule(scorer: Policy, family: NestedFamily, budget: float) -> Rule:
+    """The rule whose common threshold keeps `budget` on the samples of the family."""
+    rule = family.rule(scorer, family.threshold(budget))
+    warn_of_ties(rule, family.costs, budget)
+    return rule

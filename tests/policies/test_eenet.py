@@ -77,6 +77,14 @@ def test_losses_agree_with_a_loop_over_samples(policy, outputs):
     )
 
 
+@pytest.mark.parametrize("x", [[0.7], [0.7, 0.7, 0.7], [0.0, 0.0]])
+def test_the_start_of_samples_that_look_alike_is_their_mean(x):
+    x, quality = torch.tensor(x), torch.arange(len(x)) / 2
+    slope, bias = logistic(x, quality)
+    expected = (float(quality.sum()) + 1) / (len(x) + 2)
+    assert 1 / (1 + np.exp(-(slope * float(x[0]) + bias))) == pytest.approx(expected, abs=1e-6)
+
+
 def test_each_turn_moves_its_own_part_alone(policy, outputs):
     quality = outputs.answer_quality()
     for epoch, moved, still in (

@@ -190,7 +190,8 @@ class EENet(LearnedPolicy):
 def logistic(x: Tensor, quality: Tensor) -> tuple[float, float]:
     """Slope and bias of the logistic regression of a quality in [0, 1] on one input (Platt 1999).
 
-    The targets are pulled towards 1/2 by one sample of each kind, so that there is an optimum.
+    The targets are pulled towards 1/2 by one sample of each kind, so that there is an optimum;
+    a trace of damping (Levenberg 1944) leaves one step where the inputs are all equal.
 
     Args:
         x: `[N]`.
@@ -202,6 +203,7 @@ def logistic(x: Tensor, quality: Tensor) -> tuple[float, float]:
     for _ in range(50):  # Newton, damped where it would overshoot
         p = (inputs @ fit).sigmoid()
         curvature = inputs.T @ (inputs * (p * (1 - p) + 1e-6)[:, None])
+        curvature += 1e-9 * curvature.trace() * torch.eye(2).to(curvature)
         step = torch.linalg.solve(curvature, inputs.T @ (target - p))
         fit += step * min(1.0, 2.0 / float(step.abs().max() + 1e-12))
     return float(fit[0]), float(fit[1])

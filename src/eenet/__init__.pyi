@@ -22,6 +22,8 @@ from .policies import Rule as Rule
 from .policies import Temperature as Temperature
 from .policies import Vote as Vote
 from .policies import within_budget as within_budget
+from .policies import within_disagreement as within_disagreement
 from .policies import within_loss as within_loss
+from .policies import within_tail as within_tail
 
 __version__: str

@@ -2,8 +2,15 @@ import pytest
 import torch
 from tests.conftest import make_outputs
 
-from eenet.policies import MaxProbability
-from eenet.policies.guarantee import betting_p_value, within_budget, within_loss
+from eenet.outputs import ExitOutputs
+from eenet.policies import MaxProbability, Rule
+from eenet.policies.guarantee import (
+    betting_p_value,
+    within_budget,
+    within_disagreement,
+    within_loss,
+    within_tail,
+)
 from eenet.policies.thresholds import at_exits
 
 
@@ -89,3 +96,61 @@ def test_promises_that_cannot_be_kept_are_refused(setting):
         within_loss(rules, few, 0.001, 0.1)
     with pytest.raises(ValueError, match="delta=2"):
         within_budget(rules, few, 2.0, 2)
+
+
+def test_disagreement_needs_no_labels_and_bounds_the_lost_accuracy(setting):
+    rules, population = setting
+    calibration = population.select(torch.arange(4000))
+    blind = ExitOutputs(calibration.costs, calibration.logits)
+    kept = within_disagreement(rules, blind, 0.1, 0.1)
+    exits = kept.rule.decide(calibration.evidence())
+    answers = calibration.logits.argmax(-1)
+    differs = (at_exits(answers, exits) != answers[-1]).double().mean()
+    assert kept.margin == pytest.approx(0.1 - float(differs))
+    quality = calibration.answer_quality().double()
+    assert float((quality[-1] - at_exits(quality, exits)).mean()) <= float(differs)
+    assert kept.position < len(rules) - 1
+    with pytest.raises(ValueError, match="no classes to compare"):
+        within_disagreement(rules, ExitOutputs(blind.costs, pooled=torch.zeros(4, 9, 8)), 0.1, 0.1)
+
+
+def test_in_expectation_a_sample_counts_with_its_worst_loss_from_there_on():
+    """Three rules, exits 1, 2, 3; sample 0 agrees at exit 1 and not at 2, so it counts as lost."""
+    answers = torch.tensor([[0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
+    outputs = ExitOutputs(torch.arange(1.0, 4), torch.nn.functional.one_hot(answers, 2) * 5.0)
+    ends = [[-1.0, 0, 0], [9.0, -1, 0], [9.0, 9, 0]]
+    rules = [Rule(MaxProbability(), torch.tensor(t), 0.0, 0.0) for t in ends]
+    # One of four is lost from exit 2 down: (1 + 1) / (4 + 1) = 0.4; at exit 3 it is 1 / 5.
+    assert within_disagreement(rules, outputs, 0.4, None).position == 0
+    assert within_disagreement(rules, outputs, 0.39, None).position == 2
+    with pytest.raises(ValueError, match=r"epsilon=0\.19 cannot be promised on average from 4"):
+        within_disagreement(rules, outputs, 0.19, None)
+
+
+def test_new_promises_hold_over_resamplings(setting):
+    rules, population = setting
+    answers = population.logits.argmax(-1)
+    exits = torch.stack([rule.decide(population.evidence()) for rule in rules])
+    differs = at_exits((answers != answers[-1]).double(), exits).mean(1)
+    over = (at_exits(population.costs, exits) > 3).double().mean(1)
+    generator = torch.Generator().manual_seed(0)
+    broken, losses = [0, 0], []
+    for _ in range(100):
+        sample = population.select(torch.randint(20000, (500,), generator=generator))
+        broken[0] += bool(differs[within_disagreement(rules, sample, 0.1, 0.1).position] > 0.1)
+        broken[1] += bool(over[within_tail(rules, sample, 3.0, 0.1, 0.1).position] > 0.1)
+        losses.append(float(differs[within_disagreement(rules, sample, 0.1, None).position]))
+    assert max(broken) <= 10
+    assert 0.05 < sum(losses) / 100 <= 0.1
+
+
+def test_a_tail_is_a_quantile_of_the_cost(setting):
+    rules, population = setting
+    calibration = population.select(torch.arange(2000))
+    kept = within_tail(rules, calibration, 3.0, 0.2, 0.1)
+    spent = at_exits(calibration.costs, kept.rule.decide(calibration.evidence()))
+    assert float(spent.quantile(0.8)) <= 3
+    assert kept.margin == pytest.approx(0.2 - float((spent > 3).double().mean()))
+    assert within_tail(rules, calibration, 4.0, 0.2, 0.1).position == len(rules) - 1
+    with pytest.raises(ValueError, match=r"alpha=0\.01 cannot"):
+        within_tail(rules, calibration.select(torch.arange(20)), 3.0, 0.01, 0.1)

@@ -1,11 +1,17 @@
 """Exit policies: scores, thresholds and budgets as plain tensor maths."""
 
+from eenet.policies.alarm import Alarm
 from eenet.policies.base import Policy, Rule
 from eenet.policies.control import BudgetControl
 from eenet.policies.eenet import EENet
 from eenet.policies.eenet_plus import EENetPlus
 from eenet.policies.gates import JointGates, LearnedStopping
-from eenet.policies.guarantee import within_budget, within_loss
+from eenet.policies.guarantee import (
+    within_budget,
+    within_disagreement,
+    within_loss,
+    within_tail,
+)
 from eenet.policies.heuristics import (
     BEEM,
     Entropy,
@@ -21,6 +27,7 @@ from eenet.policies.learned import BankLinear, LearnedPolicy
 
 __all__ = [
     "BEEM",
+    "Alarm",
     "BankLinear",
     "BudgetControl",
     "EENet",
@@ -39,5 +46,7 @@ __all__ = [
     "Temperature",
     "Vote",
     "within_budget",
+    "within_disagreement",
     "within_loss",
+    "within_tail",
 ]

@@ -1,4 +1,4 @@
-"""Working points with finite-sample guarantees on cost and on lost quality.
+"""Working points with finite-sample guarantees on cost, lost quality and disagreement.
 
 Learn then Test (Angelopoulos et al. 2021) in an order of the rules fixed in advance, with the
 betting p-values of Waudby-Smith and Ramdas (2020; Bates et al. 2021, proposition 5): see
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from eenet.outputs.exit_outputs import ExitOutputs
 from eenet.policies.base import Rule, decide_all
-from eenet.policies.thresholds import at_exits
+from eenet.policies.thresholds import ROUNDING, at_exits
 
 
 class Guaranteed(NamedTuple):
@@ -65,10 +65,10 @@ def within_budget(
     delta: float,
     cost_range: tuple[float, float] | None = None,
 ) -> Guaranteed:
-    """The dearest rule whose true mean cost exceeds `budget` with probability at most `delta`.
+    """The most expensive rule whose true mean cost exceeds `budget` with probability at most delta.
 
     Args:
-        rules: From the cheapest to the dearest, fixed in advance.
+        rules: From the cheapest to the most expensive, fixed in advance.
         outputs: Calibration samples, labelled or not.
         budget: Mean cost per sample never to exceed, in the unit of the costs.
         delta: Probability of breaking the promise.
@@ -80,56 +80,139 @@ def within_budget(
     """
     spent = _each(rules, outputs, outputs.costs)
     # The bet needs bounds that hold for all samples to come: what exits cost, not what was spent.
-    low, span = _range(outputs.costs if cost_range is None else torch.tensor(cost_range))
-    p_values = betting_p_value((spent - low) / span, (budget - low) / span, delta)
-    remedy = "cheaper rules first, more samples, or a larger budget"
-    index = _last_accepted(p_values, delta, f"budget={budget:g}", remedy, outputs.num_samples)
-    return Guaranteed(rules[index], index, budget - float(spent[index].double().mean()))
+    bounds = _range(outputs.costs if cost_range is None else torch.tensor(cost_range))
+    return _last_kept(rules, spent, bounds, "budget", budget, delta)
 
 
-def within_loss(
-    rules: Sequence[Rule], outputs: ExitOutputs, epsilon: float, delta: float
+def within_tail(
+    rules: Sequence[Rule], outputs: ExitOutputs, limit: float, alpha: float, delta: float
 ) -> Guaranteed:
-    """The cheapest rule that loses more than `epsilon` of quality with probability at most `delta`.
+    """The most expensive rule of which at most a share `alpha` of the samples costs over `limit`.
 
-    The loss is the last exit's mean quality less the rule's; it need not be monotone in the cost.
+    The promise is the quantile: true `P(cost > limit) <= alpha`, but with probability delta.
 
     Args:
-        rules: From the cheapest to the dearest, fixed in advance; tested from the dearest on.
-        outputs: Labelled calibration samples.
-        epsilon: Largest loss against the full network, in the unit of the quality.
+        rules: From the cheapest to the most expensive, fixed in advance.
+        outputs: Calibration samples, labelled or not, at any costs: measured milliseconds
+            `[E, N]`, say.
+        limit: In the unit of the costs.
+        alpha: 0.05 promises that 95% of the samples cost `limit` or less.
         delta: Probability of breaking the promise.
 
     Raises:
-        ValueError: If not even the dearest rule can be certified.
+        ValueError: If not even the first rule can be certified.
+    """
+    over = (_each(rules, outputs, outputs.costs) > limit * (1 + ROUNDING)).double()
+    return _last_kept(rules, over, (0.0, 1.0), "alpha", alpha, delta)
+
+
+def within_loss(
+    rules: Sequence[Rule], outputs: ExitOutputs, epsilon: float, delta: float | None
+) -> Guaranteed:
+    """The cheapest rule that loses more than `epsilon` of quality with probability at most `delta`.
+
+    The loss is the last exit's mean quality minus the rule's; it need not be monotone in the cost.
+
+    Args:
+        rules: From the cheapest to the most expensive, fixed in advance; tested from the last on.
+        outputs: Labelled calibration samples.
+        epsilon: Largest loss against the full network, in the unit of the quality.
+        delta: Probability of breaking the promise. None promises the mean over draws of the
+            calibration samples instead, by conformal risk control (Angelopoulos et al. 2022).
+
+    Raises:
+        ValueError: If not even the most expensive rule can be certified.
     """
     quality = outputs.answer_quality().double()
-    loss = (quality[-1] - _each(rules, outputs, quality)).flip(0)
-    _, span = _range(quality)
-    p_values = betting_p_value((loss / span + 1) / 2, (epsilon / span + 1) / 2, delta)
-    remedy = "dearer rules, more samples, or a larger epsilon"
-    accepted = _last_accepted(p_values, delta, f"epsilon={epsilon:g}", remedy, outputs.num_samples)
-    index = len(rules) - 1 - accepted
-    return Guaranteed(rules[index], index, epsilon - float(loss[accepted].mean()))
+    low, high = _range(quality)
+    loss = quality[-1] - _each(rules, outputs, quality)
+    return _cheapest_kept(rules, loss, (low - high, high - low), epsilon, delta)
+
+
+def within_disagreement(
+    rules: Sequence[Rule], outputs: ExitOutputs, epsilon: float, delta: float | None
+) -> Guaranteed:
+    """The cheapest rule whose answers differ from the full network's in at most `epsilon` of cases.
+
+    No labels are needed, and accuracy cannot fall by more than answers differ. CALM (Schuster et
+    al. 2022) calls it textual consistency, RC-EENN (Jazbec et al. 2024) prediction consistency.
+
+    Args:
+        rules: From the cheapest to the most expensive, fixed in advance; tested from the last on.
+        outputs: Calibration samples with logits, labelled or not.
+        epsilon: Largest share of samples whose class is not that of the last exit.
+        delta: As in `within_loss`.
+
+    Raises:
+        ValueError: If there are no logits, or not even the most expensive rule can be certified.
+    """
+    if outputs.logits is None:
+        raise ValueError("logits: pooled pixels have no classes to compare; give `within_loss`")
+    answers = outputs.map(lambda evidence: evidence.prediction)
+    differs = _each(rules, outputs, (answers != answers[-1]).double())
+    return _cheapest_kept(rules, differs, (0.0, 1.0), epsilon, delta)
 
 
 def _each(rules: Sequence[Rule], outputs: ExitOutputs, values: Tensor) -> Tensor:
-    """The samples' values `[M, N]` at the exits that each of M rules chooses."""
+    """The samples' values `[M, N]` float64 at the exits that each of M rules chooses."""
     if not rules:
         raise ValueError("rules: there must be one or more")
-    return at_exits(values, outputs.map(lambda evidence: decide_all(rules, evidence)))
+    exits = outputs.map(lambda evidence: decide_all(rules, evidence))
+    return at_exits(values.double(), exits)
 
 
-def _last_accepted(p_values: Tensor, delta: float, promise: str, remedy: str, samples: int) -> int:
-    """Index of the last hypothesis before the first that is not rejected; there must be one."""
-    rejected = int((p_values <= delta).int().cumprod(0).sum())
-    if not rejected:
+def _cheapest_kept(
+    rules: Sequence[Rule],
+    losses: Tensor,
+    bounds: tuple[float, float],
+    epsilon: float,
+    delta: float | None,
+) -> Guaranteed:
+    """The last rule that keeps the promise, counted from the most expensive down."""
+    losses = losses.flip(0)
+    if delta is None:  # the risk must never fall again: a sample counts with its worst loss so far
+        losses = losses.cummax(0).values
+    kept = _last_kept(rules[::-1], losses, bounds, "epsilon", epsilon, delta)
+    return kept._replace(position=len(rules) - 1 - kept.position)
+
+
+def _last_kept(
+    rules: Sequence[Rule],
+    values: Tensor,
+    bounds: tuple[float, float],
+    name: str,
+    most: float,
+    delta: float | None,
+) -> Guaranteed:
+    """The last rule before the first whose true mean of values may lie above `most`.
+
+    Args:
+        rules: M of them.
+        values: `[M, N]`; at `delta=None` no sample's value may fall from one rule to the next.
+        bounds: Least and largest value possible.
+        name: What `most` is called.
+        most: The promise.
+        delta: Probability of breaking it; None for the mean.
+
+    Raises:
+        ValueError: If it is the first.
+    """
+    (low, high), samples = bounds, values.shape[1]
+    if delta is None:
+        kept = (values.sum(1) + high) / (samples + 1) <= most
+    else:
+        scaled = (values - low) / (high - low)
+        kept = betting_p_value(scaled, (most - low) / (high - low), delta) <= delta
+    if not kept[0]:
+        how = "on average" if delta is None else f"at delta={delta:g}"
         raise ValueError(
-            f"{promise} cannot be promised at delta={delta:g} from {samples} samples: give {remedy}"
+            f"{name}={most:g} cannot be promised {how} from {samples} samples: give more samples, "
+            f"a larger {name}, or rules that begin further from it"
         )
-    return rejected - 1
+    index = int(kept.int().cumprod(0).sum()) - 1
+    return Guaranteed(rules[index], index, most - float(values[index].mean()))
 
 
 def _range(values: Tensor) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
-    return low, (high - low) or 1.0
+    return low, high if high > low else low + 1.0

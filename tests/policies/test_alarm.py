@@ -66,5 +66,5 @@ def test_odd_evidence_and_rates():
     alarm.update(torch.full((64, 5), torch.nan))
     alarm.update(torch.tensor([[100.0, 0, 0, 0, 0]]).expand(64, 5))  # sure beyond float32
     assert 0 < alarm.p_value <= 1
-    with pytest.raises(ValueError, match="alarm=1.5: the rate of false alarms"):
+    with pytest.raises(ValueError, match=r"alarm=1\.5: the rate of false alarms"):
         Alarm(5, 1.5)

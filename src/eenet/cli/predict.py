@@ -23,12 +23,15 @@ def predict_files(
     run_dir: str,
     input: str = "-",
     output: str = "predictions.csv",
-    budget: float = 0.5,
+    budget: float | None = None,
+    max_loss: float | None = None,
+    delta: float = 0.1,
     policy: str | None = None,
     batch_size: PositiveInt = 64,
     text_column: str | None = None,
     skip_unreadable: bool = False,
     control: float | None = None,
+    alarm: float | None = None,
     device: str | None = None,
     stage2: str | None = None,
 ) -> int:
@@ -45,12 +48,17 @@ def predict_files(
         input: Folder of images, or an image; csv, tsv, parquet or json file of texts; - for lines
             of stdin, which are texts or the paths of images.
         output: File to write, .csv or .parquet.
-        budget: Average cost per sample, in the unit of the run's budgets.
+        budget: Average cost per sample, in the unit of the run's budgets; by default 0.5.
+        max_loss: Largest loss of quality against the full network, in place of a budget: 0.01 is
+            one point of accuracy. A promise if the run has a calibration split, or an estimate.
+        delta: Probability of breaking that promise.
         policy: Label of one of the run's policies; by default the first that serves the budget.
         batch_size: Samples per batch.
         text_column: Column of the texts; by default as in the run.
         skip_unreadable: End with status 0 although some inputs could not be answered.
         control: Step size of the online control of the budget; without one there is none.
+        alarm: Rate of false alarms of a test whether the inputs are still like the test samples;
+            without one there is none. The evidence counts from this command on.
         device: Where to run; by default a GPU if there is one.
         stage2: Folder of policies that were fitted on the run's outputs, such as a trial's of a
             sweep; by default the run's own.
@@ -69,8 +77,17 @@ def predict_files(
 
     run = RunFolder(run_dir, stage2)
     predictor = AdaptivePredictor.from_run(
-        run_dir, budget, policy, stage2=stage2, control=control, device=device
+        run_dir,
+        budget,
+        policy,
+        stage2=stage2,
+        max_loss=max_loss,
+        delta=delta,
+        alarm=alarm,
+        control=control,
+        device=device,
     )
+    budget = predictor.budget
     data = run.data()
     pairs = _inputs(input, data, text_column)
     names = _class_names(run, data)
@@ -95,6 +112,11 @@ def predict_files(
         f"{output}: {len(spent)} answers in {time.perf_counter() - begun:.1f} s, reading included; "
         f"policy {label}; mean cost {mean:.4g} at a budget of {budget:g}; exits taken {shares} %"
     )
+    report = predictor.report()
+    if predictor.asked is not None:
+        print(f"{output}: {predictor.asked}")
+    if report.drift is not None:
+        print(f"{output}: " + (report.alarm or f"the alarm is silent (p = {report.drift:.2g})"))
     if unanswered:
         print(
             f"eenet: {len(unanswered)} of {len(pairs)} inputs could not be answered, see "

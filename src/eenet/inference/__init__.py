@@ -1,6 +1,6 @@
 """The adaptive runtime: samples leave a network early, and the computation with them."""
 
-from eenet.inference.predictor import AdaptivePredictor, Report
-from eenet.inference.runtime import Answers
+from eenet.inference.predictor import AdaptivePredictor
+from eenet.inference.runtime import Answers, Report
 
 __all__ = ["AdaptivePredictor", "Answers", "Report"]

@@ -5,14 +5,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
+from eenet.inference.asked import choose
 from eenet.inference.decision import policy_view
-from eenet.inference.runtime import Answers, Departure, Runtime, Step, inputs_of
+from eenet.inference.runtime import Answers, Departure, Report, Runtime, Step, inputs_of
 from eenet.inference.stream import stream
+from eenet.metrics import Asked
 from eenet.models import MultiExitNetwork, narrow
 from eenet.models.base import batch_size, others
 from eenet.models.costs import LatencyProfile, profile_latency
@@ -20,26 +22,8 @@ from eenet.models.layers import fold
 from eenet.outputs import ExitOutputs
 from eenet.outputs.exit_outputs import mean_costs
 from eenet.policies import BudgetControl, Policy, Rule
-from eenet.policies.base import first_serving
 from eenet.policies.thresholds import first_exit
 from eenet.run_folder import RunFolder
-
-
-class Report(NamedTuple):
-    """What a predictor has spent so far."""
-
-    samples: int
-    """Number of samples that have left the network."""
-    mean_cost: float
-    """Average cost per sample, in the unit of the budget."""
-    budget: float
-    """The budget, in its unit."""
-    exit_shares: list[float]
-    """Share of the samples that left at each exit."""
-    point: float | None
-    """Working point of the budget control, if there is one (`BudgetControl`)."""
-    bound: float | None
-    """Largest possible distance of `mean_cost` from the budget under that control, at present."""
 
 
 class AdaptivePredictor(Runtime):
@@ -87,6 +71,7 @@ class AdaptivePredictor(Runtime):
         self.policy = policy.to(self.device)
         self.profile: LatencyProfile | None = None
         self.control: BudgetControl | None = None
+        self.asked: Asked | None = None
         self._step = control
         self._rules: dict[float, Rule] = {}
         self.budget = budget
@@ -95,30 +80,42 @@ class AdaptivePredictor(Runtime):
     def from_run(
         cls,
         folder: str | Path,
-        budget: float = 0.5,
+        budget: float | None = None,
         policy: str | None = None,
         stage2: str | Path | None = None,
+        max_loss: float | None = None,
+        delta: float = 0.1,
+        alarm: float | None = None,
         **settings: Any,
     ) -> Self:
         """Loads what `eenet pipeline` left in a run folder, with batch norms folded away.
 
         Args:
             folder: The run folder, with `stage1` and `stage2` in it.
-            budget: Average cost per sample, in the unit of the run's budgets.
+            budget: Average cost per sample, in the unit of the run's budgets; by default 0.5.
             policy: Label of one of the run's policies; by default the first that serves the budget.
-            stage2: Folder of policies that were fitted on the run's outputs, such as a trial's; by
-                default the run's own.
+            stage2: Folder of other policies fitted on the run's outputs, such as a trial's.
+            max_loss: Largest loss of quality against the full network, in place of a budget. The
+                least budget is a promise on the calibration split, or else an estimate on test.
+            delta: Probability of breaking that promise.
+            alarm: `watch` against the test samples, with this rate of false alarms.
             **settings: Those of the constructor.
 
         Raises:
             FileNotFoundError: If the folder is not that of a finished run.
-            ValueError: If it holds no such policy, none serves the budget, or a checkpoint does not
-                fit its config.
+            ValueError: If it holds no such policy, none serves the budget, a checkpoint does not
+                fit its config, or a loss is asked for with a budget or with control.
         """
+        if max_loss is not None and settings.get("control") is not None:
+            raise ValueError("control: it moves the rule that max_loss asks for; give one of them")
         run = RunFolder(folder, stage2)
-        fitted = first_serving(run.policies(policy).values(), budget, run.budget_unit == "fraction")
+        fitted, budget, asked = choose(run, policy, budget, max_loss, delta)
         settings = {"budget_unit": run.budget_unit, **settings}
-        return cls(fold(run.network()), fitted, budget, **settings)
+        predictor = cls(fold(run.network()), fitted, budget, **settings)
+        predictor.asked = asked
+        if alarm is not None:
+            predictor.watch(alarm, run.outputs("test"))
+        return predictor
 
     @property
     def budget(self) -> float:
@@ -231,16 +228,32 @@ class AdaptivePredictor(Runtime):
         self.profile = profile_latency(self.net, x, batch_sizes, repeats=repeats)
         return self.profile
 
-    def recalibrate(self, batches: Iterable[Any], budget: float | None = None) -> None:
-        """Sets the thresholds anew, for the user's own traffic; no labels are needed.
+    def collect(self, batches: Iterable[Any]) -> ExitOutputs:
+        """Exit outputs of the user's own traffic, without labels: all runs through the network.
 
         Args:
-            batches: Input batches, or pairs of them and integer labels, which are left aside. All
-                run through the whole network.
-            budget: Average cost per sample; by default as before.
+            batches: Input batches, or pairs of them and integer labels, which are left aside.
 
         Raises:
             ValueError: If there is no sample in them.
+        """
+        with torch.inference_mode():
+            inputs = (self.to_device(inputs_of(batch)) for batch in batches)
+            answers = (self.net(x) for x in inputs if batch_size(x))
+            views = [torch.stack([policy_view(logits) for logits in exits]) for exits in answers]
+        if not views:
+            raise ValueError("batches: there is no sample in them")
+        pooled = self.net.num_classes < views[0].shape[-1]
+        # Out of inference mode, so that the policy can be saved and fitted further.
+        fields: Any = {"pooled" if pooled else "logits": torch.cat(views, 1).clone()}
+        return ExitOutputs(self.costs * self._scale, **fields)
+
+    def recalibrate(self, batches: Iterable[Any], budget: float | None = None) -> None:
+        """Sets the thresholds, and the alarm's reference, by the user's own traffic.
+
+        Args:
+            batches: As for `collect`, with its errors.
+            budget: Average cost per sample; by default as before.
         """
         self._renew(self.policy.calibrate, batches, budget)
 
@@ -274,30 +287,23 @@ class AdaptivePredictor(Runtime):
     def _renew(
         self, learn: Callable[[ExitOutputs], Any], batches: Iterable[Any], budget: float | None
     ) -> None:
-        """Gives the policy what all exits show of the samples, and sets the budget anew."""
-        with torch.inference_mode():
-            inputs = (self.to_device(inputs_of(batch)) for batch in batches)
-            views = [
-                torch.stack([policy_view(z) for z in self.net(x)]) for x in inputs if batch_size(x)
-            ]
-        if not views:
-            raise ValueError("batches: there is no sample in them")
-        pooled = self.net.num_classes < views[0].shape[-1]
-        # Out of inference mode, so that the policy can be saved and fitted further.
-        fields: Any = {"pooled" if pooled else "logits": torch.cat(views, 1).clone()}
-        learn(ExitOutputs(self.costs * self._scale, **fields))
+        """Gives the policy, and the alarm, what all exits show, and sets the budget anew."""
+        outputs = self.collect(batches)
+        learn(outputs)
         self._rules, self._decisions = {}, {}
         self.budget = self._budget if budget is None else budget
+        if self.alarm is not None:
+            self.watch(self.alarm.delta, outputs)
 
     def report(self) -> Report:
         """What was spent since the budget was last set."""
         samples, counts = sum(self._counts), torch.tensor(self._counts, dtype=torch.float64)
         shares = counts / max(samples, 1)
         cost = float((shares * self.costs.cpu()).sum())
-        point = bound = None
-        if self.control is not None:
-            point, bound = self.control.u, self.control.bound() / self._scale
-        return Report(samples, cost, self.budget, shares.tolist(), point, bound)
+        control, alarm, none = self.control, self.alarm, (None, None)
+        held = none if control is None else (control.u, control.bound() / self._scale)
+        drift = none if alarm is None else (alarm.p_value, alarm.advice)
+        return Report(samples, cost, self.budget, shares.tolist(), *held, *drift)
 
     def record(self, steps: Sequence[Step]) -> None:
         """Counts what has left, and moves the working point."""

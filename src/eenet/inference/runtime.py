@@ -1,6 +1,7 @@
 """The stages of a network with the decisions between them, one stage of one batch at a time."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from eenet.inference.decision import Decision, SingleSample, decisions
+from eenet.inference.decision import Decision, SingleSample, decisions, policy_view
 from eenet.models import MultiExitNetwork
 from eenet.models.base import batch_size
-from eenet.policies import Policy, Rule
+from eenet.outputs import ExitOutputs
+from eenet.policies import Alarm, Policy, Rule
 
 _FIRST = torch.zeros(1, dtype=torch.int64)
 _NOBODY = _FIRST[:0]
@@ -28,6 +30,27 @@ class Answers(NamedTuple):
     """`[B]` int64, from 0."""
     costs: Tensor
     """`[B]` float64, in the unit of the budget."""
+
+
+class Report(NamedTuple):
+    """What a predictor has spent so far."""
+
+    samples: int
+    """Number of samples that have left the network."""
+    mean_cost: float
+    """Average cost per sample, in the unit of the budget."""
+    budget: float
+    """The budget, in its unit."""
+    exit_shares: list[float]
+    """Share of the samples that left at each exit."""
+    point: float | None
+    """Working point of the budget control, if there is one (`BudgetControl`)."""
+    bound: float | None
+    """Largest possible distance of `mean_cost` from the budget under that control, at present."""
+    drift: float | None
+    """Probability of as much evidence of drift where there is none, if there is an alarm."""
+    alarm: str | None
+    """What to do, once the alarm rings."""
 
 
 class Departure(NamedTuple):
@@ -81,6 +104,7 @@ class Runtime:
         self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.net = net.to(self.device).eval()
         self.costs = costs.to(self.device)
+        self.alarm: Alarm | None = None
         self._decisions: dict[Policy, list[Decision]] = {}
 
     def set_rule(self, rule: Rule) -> None:
@@ -90,6 +114,20 @@ class Runtime:
         self._decisions_at = self._decisions[rule.scorer]
         self._thresholds = rule.thresholds.tolist()
         self.rule = rule
+
+    def watch(self, rate: float = 0.01, reference: ExitOutputs | None = None) -> None:
+        """Warns, and says in `report`, when the traffic is no longer like the reference.
+
+        Args:
+            rate: Probability of a false alarm over any length of time.
+            reference: Outputs of samples that nothing was fitted on; by default the traffic itself,
+                whose changes alone are then seen.
+        """
+        shown = None
+        if reference is not None:
+            answers = reference.pooled if reference.logits is None else reference.logits
+            shown = None if answers is None else answers[0]
+        self.alarm = Alarm(self.net.num_classes, rate, shown)
 
     def to_device(self, x: Any) -> Any:
         """An input batch, any nesting of tensors, on the device.
@@ -131,6 +169,8 @@ class Runtime:
 
     def decide(self, k: int, logits: Tensor, policy_state: Any) -> tuple[Any, Tensor]:
         """The next state of the policy, and the indices `[b]` of the samples that go on."""
+        if k == 0 and self.alarm is not None and self.alarm.update(policy_view(logits)):
+            warnings.warn(str(self.alarm.advice), stacklevel=2)
         # By the threshold alone where it lets everything leave, NaN scores too.
         if k + 1 == self.net.num_exits or self._thresholds[k] == -math.inf:
             return policy_state, _NOBODY.to(logits.device)

@@ -1,5 +1,7 @@
 from .accumulators import BudgetCurve as BudgetCurve
 from .accumulators import MeanIoU as MeanIoU
+from .asking import Asked as Asked
+from .asking import least_budget as least_budget
 from .bounds import mixture_curve as mixture_curve
 from .bounds import oracle_curve as oracle_curve
 from .bounds import random_curve as random_curve

@@ -112,6 +112,17 @@ class Alarm:
         """Whether the p-value has reached delta, once and for all."""
         return self.p_value <= self.delta
 
+    @property
+    def advice(self) -> str | None:
+        """What to do, once it rings."""
+        if not self.rings:
+            return None
+        return (
+            f"alarm: the traffic is no longer like the reference (p = {self.p_value:.2g}): budgets "
+            "and promises may not hold. Recalibrate on it (no labels needed), fit the policies "
+            "again on labeled samples of it, or keep the cost by control=0.01"
+        )
+
     def update(self, shown: Tensor) -> bool:
         """Takes in what the first exit says of the next samples, in blocks of 64 or more.
 

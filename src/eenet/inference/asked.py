@@ -1,0 +1,41 @@
+"""Which of a run's policies serves, and at which budget: what was asked for."""
+
+from eenet.metrics.asking import Asked, least_budget
+from eenet.outputs.exit_outputs import mean_costs
+from eenet.policies import Policy
+from eenet.policies.base import first_serving
+from eenet.run_folder import RunFolder
+
+
+def choose(
+    run: RunFolder,
+    policy: str | None,
+    budget: float | None,
+    max_loss: float | None,
+    delta: float,
+) -> tuple[Policy, float, Asked | None]:
+    """The policy, its budget in the run's unit, and how that was found if by quality.
+
+    Args:
+        run: A finished run.
+        policy: Label of one of its policies; by default the first that serves the budget, or for a
+            loss the first with nested rules, which is fixed before the samples are seen.
+        budget: Average cost per sample; by default 0.5.
+        max_loss: Largest loss of quality against the full network, in place of a budget.
+        delta: Probability of breaking that promise, where the run has a calibration split.
+
+    Raises:
+        ValueError: If both are given, or nothing serves; the message says what to do.
+    """
+    policies, fraction = run.policies(policy), run.budget_unit == "fraction"
+    if max_loss is None:
+        budget = 0.5 if budget is None else budget
+        return first_serving(policies.values(), budget, fraction), budget, None
+    if budget is not None:
+        raise ValueError(f"budget={budget:g} and max_loss={max_loss:g}: give one of them")
+    fitted = min(policies.values(), key=lambda policy: not policy.nested)
+    promised = run.stage1.outputs_file("cal").is_file()
+    outputs = run.outputs("cal" if promised else "test")
+    asked = least_budget(fitted, outputs, max_loss, delta if promised else None)
+    full = 1.0 if fraction else float(mean_costs(fitted.calibration_costs)[-1])
+    return fitted, asked.budget * full, asked

@@ -1,0 +1,57 @@
+"""The least budget for a loss: against trying every budget, with and without a guarantee."""
+
+import pytest
+import torch
+from tests.conftest import make_outputs
+
+from eenet.metrics import least_budget
+from eenet.modules import fit_policies
+from eenet.policies import EENet, MaxProbability, within_loss
+from eenet.policies.thresholds import at_exits
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return MaxProbability().fit(make_outputs(4, 1000))
+
+
+def loss_at(policy, outputs, budget):
+    quality = outputs.answer_quality()
+    exits = policy.at_fraction(budget).decide(outputs.evidence())
+    return float((quality[-1] - at_exits(quality, exits)).double().mean())
+
+
+def test_the_estimate_is_the_cheapest_that_keeps_the_loss(policy):
+    test = make_outputs(4, 2000, seed=1)
+    asked = least_budget(policy, test, 0.03)
+    budgets = torch.linspace(policy.least_budget, 1, 41, dtype=torch.float64).tolist()
+    assert asked.budget == next(b for b in budgets if loss_at(policy, test, b) <= 0.03)
+    assert asked.loss == pytest.approx(loss_at(policy, test, asked.budget), abs=1e-6)
+    assert asked.interval[0] < asked.loss < asked.interval[1]
+    assert asked.delta is None
+    assert "an estimate" in str(asked)
+    assert least_budget(policy, test, 1.0).budget == pytest.approx(policy.least_budget)
+    assert least_budget(policy, test, 0.01).budget >= asked.budget
+
+
+def test_a_promise_is_that_of_learn_then_test(policy):
+    cal = make_outputs(4, 2000, seed=2)
+    asked = least_budget(policy, cal, 0.03, 0.1)
+    budgets = torch.linspace(policy.least_budget, 1, 41, dtype=torch.float64).tolist()
+    kept = within_loss([policy.at_fraction(b) for b in budgets], cal, 0.03, 0.1)
+    assert asked.budget == budgets[kept.position]
+    assert asked.loss == pytest.approx(loss_at(policy, cal, asked.budget), abs=1e-6)
+    assert str(asked).endswith("promised with probability 0.9")
+
+
+def test_what_cannot_be_served_is_refused(policy):
+    test = make_outputs(4, 300, seed=1)
+    with pytest.raises(ValueError, match="max_loss=-1 must be 0 or more"):
+        least_budget(policy, test, -1)
+    with pytest.raises(ValueError, match="not fitted"):
+        least_budget(MaxProbability(), test, 0.1)
+    few = EENet()
+    fit_policies([few], make_outputs(4, 200), [2.0], max_epochs=2)
+    with pytest.raises(ValueError, match="fit larger ones"):
+        least_budget(few, test, 0.001)
+    assert least_budget(few, test, 1.0).budget == pytest.approx(0.2)

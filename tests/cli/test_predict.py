@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import shutil
 from pathlib import Path
 from unittest import mock
 
@@ -11,14 +12,16 @@ import torch
 import yaml
 from PIL import Image
 from pyarrow import parquet
+from tests.conftest import make_outputs
 from torch import nn
 
 from eenet.cli import main
 from eenet.data import Digits, DigitsSource
 from eenet.inference import AdaptivePredictor
+from eenet.metrics import least_budget
 from eenet.models import CifarResNet, MultiExitNetwork
 from eenet.modules.multi_exit import MultiExitModule
-from eenet.outputs import ExitOutputs
+from eenet.outputs import ExitOutputs, save_outputs
 from eenet.policies import EENetPlus, MaxProbability
 from eenet.run_folder import RunFolder
 
@@ -266,6 +269,29 @@ def test_the_first_policy_that_serves_the_budget_is_taken(run_dir, monkeypatch):
     assert labels == ["max_prob", "eenet+"]
     with pytest.raises(ValueError, match="cannot be met"):
         AdaptivePredictor.from_run(run_dir, 0.01)
+
+
+def test_asked_by_accuracy_and_watched(run_dir, images, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    config = yaml.safe_load((run / "stage2" / "config.yaml").read_text()) | {"data": {}}
+    (run / "stage2" / "config.yaml").write_text(yaml.safe_dump(config))
+    outputs = make_outputs(3, 2000, 10, costs=torch.tensor([1.0, 2.0, 4.0]))
+    save_outputs(outputs, run / "stage1" / "outputs" / "test.safetensors")
+    output = tmp_path / "out.csv"
+    base = [str(run), "--input", str(images), "--output", str(output), "--max_loss", "0.05"]
+    main(["predict", *base, "--alarm", "0.01"])
+    said = capsys.readouterr().out
+    asked = least_budget(RunFolder(run).policies()["eenet+"], outputs, 0.05)
+    assert "policy eenet+; mean cost" in said
+    assert f"at a budget of {asked.budget:g};" in said
+    assert f"{output}: {asked}" in said
+    assert "the alarm is silent" in said
+    save_outputs(outputs, run / "stage1" / "outputs" / "cal.safetensors")
+    main(["predict", *base, "--delta", "0.2"])
+    assert "promised with probability 0.8" in capsys.readouterr().out
+    assert "give one of them" in refused(capsys, *base, "--budget", "0.5")
+    assert "give one of them" in refused(capsys, *base, "--control", "0.01")
 
 
 def test_lightning_keeps_its_own_predict(capsys):

@@ -51,7 +51,7 @@ def test_what_cannot_be_served_is_refused(policy):
     with pytest.raises(ValueError, match="not fitted"):
         least_budget(MaxProbability(), test, 0.1)
     few = EENet()
-    fit_policies([few], make_outputs(4, 200), [2.0], max_epochs=2)
+    fit_policies([few], make_outputs(4, 200), [0.2], epochs=2)
     with pytest.raises(ValueError, match="fit larger ones"):
         least_budget(few, test, 0.001)
     assert least_budget(few, test, 1.0).budget == pytest.approx(0.2)

@@ -81,7 +81,7 @@ def within_budget(
     spent = _each(rules, outputs, outputs.costs)
     # The bet needs bounds that hold for all samples to come: what exits cost, not what was spent.
     bounds = _range(outputs.costs if cost_range is None else torch.tensor(cost_range))
-    return _last_kept(rules, spent, bounds, "budget", budget, delta)
+    return last_kept(rules, spent, bounds, "budget", budget, delta)
 
 
 def within_tail(
@@ -103,7 +103,7 @@ def within_tail(
         ValueError: If not even the first rule can be certified.
     """
     over = (_each(rules, outputs, outputs.costs) > limit * (1 + ROUNDING)).double()
-    return _last_kept(rules, over, (0.0, 1.0), "alpha", alpha, delta)
+    return last_kept(rules, over, (0.0, 1.0), "alpha", alpha, delta)
 
 
 def within_loss(
@@ -126,7 +126,7 @@ def within_loss(
     quality = outputs.answer_quality().double()
     low, high = _range(quality)
     loss = quality[-1] - _each(rules, outputs, quality)
-    return _cheapest_kept(rules, loss, (low - high, high - low), epsilon, delta)
+    return cheapest_kept(rules, loss, (low - high, high - low), epsilon, delta)
 
 
 def within_disagreement(
@@ -150,7 +150,7 @@ def within_disagreement(
         raise ValueError("logits: pooled pixels have no classes to compare; give `within_loss`")
     answers = outputs.map(lambda evidence: evidence.prediction)
     differs = _each(rules, outputs, (answers != answers[-1]).double())
-    return _cheapest_kept(rules, differs, (0.0, 1.0), epsilon, delta)
+    return cheapest_kept(rules, differs, (0.0, 1.0), epsilon, delta)
 
 
 def _each(rules: Sequence[Rule], outputs: ExitOutputs, values: Tensor) -> Tensor:
@@ -161,22 +161,22 @@ def _each(rules: Sequence[Rule], outputs: ExitOutputs, values: Tensor) -> Tensor
     return at_exits(values.double(), exits)
 
 
-def _cheapest_kept(
+def cheapest_kept(
     rules: Sequence[Rule],
     losses: Tensor,
     bounds: tuple[float, float],
     epsilon: float,
     delta: float | None,
 ) -> Guaranteed:
-    """The last rule that keeps the promise, counted from the most expensive down."""
+    """The last rule that keeps the promise, from the most expensive down; as `last_kept`."""
     losses = losses.flip(0)
     if delta is None:  # the risk must never fall again: a sample counts with its worst loss so far
         losses = losses.cummax(0).values
-    kept = _last_kept(rules[::-1], losses, bounds, "epsilon", epsilon, delta)
+    kept = last_kept(rules[::-1], losses, bounds, "epsilon", epsilon, delta)
     return kept._replace(position=len(rules) - 1 - kept.position)
 
 
-def _last_kept(
+def last_kept(
     rules: Sequence[Rule],
     values: Tensor,
     bounds: tuple[float, float],

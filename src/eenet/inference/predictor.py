@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from eenet.inference.asked import choose
-from eenet.inference.decision import policy_view
 from eenet.inference.runtime import Answers, Departure, Report, Runtime, Step, inputs_of
 from eenet.inference.stream import stream
 from eenet.metrics import Asked
@@ -227,26 +226,6 @@ class AdaptivePredictor(Runtime):
             raise ValueError("x: measure needs at least one sample")
         self.profile = profile_latency(self.net, x, batch_sizes, repeats=repeats)
         return self.profile
-
-    def collect(self, batches: Iterable[Any]) -> ExitOutputs:
-        """Exit outputs of the user's own traffic, without labels: all runs through the network.
-
-        Args:
-            batches: Input batches, or pairs of them and integer labels, which are left aside.
-
-        Raises:
-            ValueError: If there is no sample in them.
-        """
-        with torch.inference_mode():
-            inputs = (self.to_device(inputs_of(batch)) for batch in batches)
-            answers = (self.net(x) for x in inputs if batch_size(x))
-            views = [torch.stack([policy_view(logits) for logits in exits]) for exits in answers]
-        if not views:
-            raise ValueError("batches: there is no sample in them")
-        pooled = self.net.num_classes < views[0].shape[-1]
-        # Out of inference mode, so that the policy can be saved and fitted further.
-        fields: Any = {"pooled" if pooled else "logits": torch.cat(views, 1).clone()}
-        return ExitOutputs(self.costs * self._scale, **fields)
 
     def recalibrate(self, batches: Iterable[Any], budget: float | None = None) -> None:
         """Sets the thresholds, and the alarm's reference, by the user's own traffic.

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -93,6 +93,8 @@ class Runtime:
         ValueError: If the device is not to be had.
     """
 
+    _scale = 1.0  # of the policy's costs to those of the answers
+
     def __init__(
         self, net: MultiExitNetwork, costs: Tensor, device: str | torch.device | None = None
     ) -> None:
@@ -128,6 +130,26 @@ class Runtime:
             answers = reference.pooled if reference.logits is None else reference.logits
             shown = None if answers is None else answers[0]
         self.alarm = Alarm(self.net.num_classes, rate, shown)
+
+    def collect(self, batches: Iterable[Any]) -> ExitOutputs:
+        """Exit outputs of the user's own traffic, without labels: all runs through the network.
+
+        Args:
+            batches: Input batches, or pairs of them and integer labels, which are left aside.
+
+        Raises:
+            ValueError: If there is no sample in them.
+        """
+        with torch.inference_mode():
+            inputs = (self.to_device(inputs_of(batch)) for batch in batches)
+            answers = (self.net(x) for x in inputs if batch_size(x))
+            views = [torch.stack([policy_view(logits) for logits in exits]) for exits in answers]
+        if not views:
+            raise ValueError("batches: there is no sample in them")
+        pooled = self.net.num_classes < views[0].shape[-1]
+        # Out of inference mode, so that the policy can be saved and fitted further.
+        fields: Any = {"pooled" if pooled else "logits": torch.cat(views, 1).clone()}
+        return ExitOutputs(self.costs * self._scale, **fields)
 
     def to_device(self, x: Any) -> Any:
         """An input batch, any nesting of tensors, on the device.

@@ -119,8 +119,8 @@ class Alarm:
             return None
         return (
             f"alarm: the traffic is no longer like the reference (p = {self.p_value:.2g}): budgets "
-            "and promises may not hold. Recalibrate on it (no labels needed), fit the policies "
-            "again on labeled samples of it, or keep the cost by control=0.01"
+            "and promises may not hold. Recalibrate or refit on it (no labels needed), or keep the "
+            "cost by control=0.01"
         )
 
     def update(self, shown: Tensor) -> bool:

@@ -27,20 +27,30 @@ def records(path: Path):
 
 
 def contents(run: Path) -> dict[str, dict]:
-    """What an offline run logged: its group, config, and the last value of every metric."""
+    """What an offline run logged.
+
+    Its group and tags, config, the last value of every metric, the rows of history, the summary
+    and the metric over which each metric is drawn.
+    """
     (path,) = run.glob("run-*.wandb")
-    found: dict[str, dict] = {"run": {}, "config": {}, "metrics": {}}
+    found: dict = {"run": {}, "config": {}, "metrics": {}, "rows": [], "summary": {}, "over": {}}
     for record in records(path):
         kind = record.WhichOneof("record_type")
         if kind == "run":
             found["run"] |= {"group": record.run.run_group, "job_type": record.run.job_type}
+            found["run"]["tags"] = list(record.run.tags)
             updates = record.run.config.update
         else:
             updates = record.config.update if kind == "config" else []
         for item in updates:
             found["config"][item.key] = json.loads(item.value_json)
         items = {"history": record.history.item, "summary": record.summary.update}.get(kind, [])
-        for item in items:
-            name = item.key or "/".join(item.nested_key)
-            found["metrics"][name] = json.loads(item.value_json)
+        logged = {x.key or "/".join(x.nested_key): json.loads(x.value_json) for x in items}
+        found["metrics"] |= logged
+        if kind == "history":
+            found["rows"].append(logged)
+        elif kind == "summary":
+            found["summary"] |= logged
+        elif kind == "metric":
+            found["over"][record.metric.name or record.metric.glob_name] = record.metric.step_metric
     return found

@@ -45,6 +45,8 @@ def folder(tmp_path_factory):
     result = pipeline(folder)
     assert result.returncode == 0, result.stderr
     assert "Test accuracy" in result.stdout
+    assert re.search(r"epoch 2/2  loss \d.*val acc by exit( [\d.]+){3}%  0.0 min", result.stdout)
+    assert not re.search("FLOPs|anonymous|srun|Tip", result.stdout + result.stderr)
     return folder
 
 
@@ -79,27 +81,46 @@ def test_what_an_offline_wandb_run_wrote(folder):
     (stage1,) = (folder / "stage1" / "wandb").glob("offline-run-*")
     (stage2,) = (folder / "stage2" / "wandb").glob("offline-run-*")
     network, scheduler = contents(stage1), contents(stage2)
-    assert network["run"] == {"group": "tiny", "job_type": "stage1"}
-    assert scheduler["run"] == {"group": "tiny", "job_type": "stage2"}
-    assert {"val/acc_exit_1", "val/acc_exit_3", "test/acc_mean", "train/loss"} <= set(
+    kinds = ["CifarResNet", "Digits"]
+    assert network["run"] == {"group": "tiny", "job_type": "stage1", "tags": kinds}
+    assert scheduler["run"] == {"group": "tiny", "job_type": "stage2", "tags": kinds}
+    assert {"val/acc_exit_1", "val/acc_exit_3", "test/acc_mean", "train/loss", "train/lr"} <= set(
         network["metrics"]
     )
-    assert scheduler["config"]["model"]["init_args"]["budgets"] == [0.5, 0.8]
+    config = scheduler["config"]
+    assert config["model"]["init_args"]["budgets"] == [0.5, 0.8]
+    assert [config["network"], config["dataset"]] == kinds
+    costs = json.loads((folder / "stage1" / "costs.json").read_text())
+    for unit in ("macs", "params", "ms"):
+        assert [config["exits"][f"exit_{k}"][unit] for k in (1, 2, 3)] == costs[unit]
 
     rows = list(csv.DictReader((folder / "stage2" / "curve.csv").open()))
+    points = [row for row in scheduler["rows"] if "budget" in row]
+    assert [point["budget"] for point in points] == [0.5, 0.8]
     for row in rows:
-        key = f"quality/{row['policy']}@{float(row['budget']):.3f}"
-        assert scheduler["metrics"][key] == pytest.approx(float(row["quality"]))
+        (point,) = (p for p in points if p["budget"] == float(row["budget"]))
+        for name, logged in (("quality", "accuracy"), ("cost", "cost")):
+            key = f"curve/{row['policy']}/{logged}"
+            assert point[key] == pytest.approx(float(row[name]))
+            assert scheduler["over"][key] == "budget"
+    logged = {name for name in scheduler["summary"] if name.startswith("test/")}
+    assert logged == {
+        f"test/{policy}/{name}"
+        for policy in ("eenet", "max_prob", "entropy")
+        for name in ("area", "accuracy_at_0_50", "accuracy_at_0_80")
+    }
+    assert 0.1 < scheduler["summary"]["test/eenet/area"] <= 1
+    assert not any(name.startswith("curve/") for name in scheduler["summary"])
     media = stage2 / "files" / "media"
-    (table,) = (media / "table" / "curve").glob("table_*.table.json")
+    (table,) = (media / "table" / "charts").glob("table_*.table.json")
     written = json.loads(table.read_text())
     assert written["columns"][:2] == ["policy", "budget"]
     assert len(written["data"]) == len(rows)
-    (line_plot,) = (media / "table" / "curve").glob("accuracy_vs_budget_table_*.json")
+    (line_plot,) = (media / "table" / "charts").glob("accuracy_vs_cost_table_*.json")
     plotted = {row[1] for row in json.loads(line_plot.read_text())["data"]}
     assert plotted == {"eenet", "max_prob", "entropy"}
     assert len(list((media / "table" / "shares").glob("*.table.json"))) == 3
-    assert list((media / "images" / "curve").glob("*.png"))
+    assert list((media / "images" / "charts").glob("*.png"))
 
 
 @pytest.mark.parametrize("drawn", ["12e45678", "12345678", "0x1f0000"])
@@ -107,7 +128,7 @@ def test_a_wandb_id_stays_a_string_whatever_is_drawn(tmp_path, monkeypatch, draw
     monkeypatch.setattr("uuid.uuid4", lambda: SimpleNamespace(hex=drawn))
     config = pipeline_parser().parse_args(["--config", "tests/conf/tiny.yaml"])
     stage = StageRun(StageFolder(tmp_path / "stage2"), config.stage2)
-    name_stage_run(stage.config.trainer, stage.folder.path)
+    name_stage_run(stage.config, stage.folder.path)
     (tmp_path / "stage2.yaml").write_text(stage.text())
     read = stage_parser().parse_path(str(tmp_path / "stage2.yaml"))
     assert read.trainer.logger[1].init_args.version == f"e{drawn}"
@@ -263,15 +284,21 @@ def test_a_sweep_runs_on_one_network_and_goes_on_after_a_kill(folder, tmp_path):
     assert stage1() == before
     rows = list(csv.DictReader((tmp_path / "out" / "sweep.csv").open()))
     assert [row["model.init_args.budgets"] for row in rows] == ["[0.5]", "[0.6]", "[0.8]"]
+    keys = set()
     for row in rows:
         trial = tmp_path / "out" / row["trial"]
         curve = list(csv.DictReader((trial / "curve.csv").open()))
         assert [f"[{line['budget']}]" for line in curve] == [row["model.init_args.budgets"]] * 3
         for line in curve:
-            found = float(row[f"test/{line['policy']}/mean_quality"])
-            assert found == pytest.approx(float(line["quality"]))
-        # A W&B run each, to be synchronised later.
-        assert list(trial.glob(f"wandb/offline-run-*-{row['trial']}"))
+            for name, logged in (("quality", "accuracy"), ("cost", "cost")):
+                found = float(row[f"test/{line['policy']}/{logged}"])
+                assert found == pytest.approx(float(line[name]))
+        # A W&B run each, to be synchronised later: the same keys, whatever the budget.
+        *_, offline = sorted(trial.glob(f"wandb/offline-run-*-{row['trial']}"))  # the last try
+        summary = contents(offline)["summary"]
+        assert f"[{summary['test/budget']}]" == row["model.init_args.budgets"]
+        keys.add(tuple(sorted(name for name in summary if name.startswith("test/"))))
+    assert len(keys) == 1
 
 
 SMALL = ["--samples", "40", "--rounds", "1", "--policy", "max_prob"]

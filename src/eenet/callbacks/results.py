@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
+from rich.table import Table
 
 from eenet.callbacks.wandb import log_curve
 from eenet.files import write_text
@@ -62,13 +63,21 @@ class WriteDecisions(Callback):
 
 
 class CurveReport(Callback):
-    """Writes `curve.csv`, `curve.json` and `curve.png` into the run folder, prints and logs them.
+    """Writes `curve.csv`, `curve.json` and `curve.png` into the run folder, and logs them.
 
     Acts on `SchedulerModule` alone, after `test`.
     """
 
+    table: Table | None = None
+    """What `show` prints."""
+
+    def show(self) -> None:
+        """Prints the curves as a table, once the progress bars are gone."""
+        if self.table is not None:
+            print_table(self.table)
+
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Writes, prints and logs the curves."""
+        """Writes and logs the curves."""
         if not isinstance(pl_module, SchedulerModule) or not trainer.is_global_zero:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -93,7 +102,7 @@ class CurveReport(Callback):
         write_text(folder / "curve.csv", to_csv(rows))
         write_text(folder / "curve.json", json.dumps(summary, indent=1) + "\n")
         save_figure(figure, folder / "curve.png")
-        print_table(rich_table(rows, exit_quality[-1], measure))
+        self.table = rich_table(rows, exit_quality[-1], measure)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                log_curve(logger, rows, folder)
+                log_curve(logger, rows, folder, outputs)

@@ -20,6 +20,9 @@ from typing import Any
 from jsonargparse import Namespace
 
 from eenet.files import write_text
+from eenet.modules.scheduler import metric_key
+from eenet.outputs import ExitOutputs
+from eenet.plotting.rows import Row, by_policy, column, exit_rows
 from eenet.run_folder import loggers_of
 
 
@@ -29,10 +32,11 @@ def wandb_loggers(trainer: Any) -> list[Any]:
     return [x for x in loggers if x["class_path"].endswith("WandbLogger")]
 
 
-def name_stage_run(trainer: Any, folder: Path) -> None:
+def name_stage_run(config: Any, folder: Path) -> None:
     """Gives W&B one run per stage, grouped by run folder; a stage that resumes keeps its run."""
     run, stage = folder.parent.name, folder.name.partition(".")[0]
-    for logger in wandb_loggers(trainer):
+    net = config.get("model.init_args.net.class_path")
+    for logger in wandb_loggers(config.trainer):
         init = logger.init_args
         init.name = init.name or f"{run}-{stage}"
         path = folder / "wandb-id.txt"
@@ -40,7 +44,9 @@ def name_stage_run(trainer: Any, folder: Path) -> None:
             # The letter in front: YAML would read an id such as 12e45678 as a number.
             write_text(path, init.version or init.id or f"e{uuid.uuid4().hex[:8]}")
         init.version = path.read_text()
-        of_the_run = {"group": run, "job_type": stage, "resume": "allow"}
+        of_the_run: dict[str, Any] = {"group": run, "job_type": stage, "resume": "allow"}
+        if net:  # what stage 2 fits on is known from its outputs
+            of_the_run["tags"] = [x.rpartition(".")[2] for x in (net, config.data.class_path)]
         logger.dict_kwargs = {**of_the_run, **logger.get("dict_kwargs", {})}
 
 
@@ -69,38 +75,82 @@ def check_online(trainer: Any) -> None:
         ) from error
 
 
-def log_curve(logger: Any, rows: list[dict[str, Any]], folder: Path) -> None:
-    """Logs the table, a line plot of all policies, exit shares, summary values and the files."""
+def drop_anonymous(loggers: list[Any]) -> None:
+    """Takes a setting from loggers that Lightning hands on, unset, and W&B warns of."""
+    for logger in loggers:
+        settings = getattr(logger, "_wandb_init", {})
+        if settings.get("anonymous", "") is None:
+            del settings["anonymous"]
+
+
+def log_curve(logger: Any, rows: list[Row], folder: Path, outputs: ExitOutputs) -> None:
+    """Logs the curves of all policies, and which network and data they are of.
+
+    As metrics over "budget", which W&B overlays and averages over runs; as custom charts; as
+    table, figure and files. The summary has the quality at three of the budgets.
+
+    Args:
+        logger: A WandbLogger.
+        rows: From `eenet.plotting.rows.curve_rows`.
+        folder: Where the files of the curve are.
+        outputs: The labelled outputs that the curve was measured on.
+    """
     import wandb
 
-    from eenet.plotting.rows import by_policy, column
-
     run: Any = logger.experiment  # a dummy on every rank but the first
-    table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
-    policies = by_policy(rows)
-    shares = [name for name in rows[0] if name.startswith("share_exit_")]
-    plots = {
-        "curve/accuracy_vs_budget": wandb.plot.line_series(
-            xs=[column(part, "cost") for part in policies.values()],
-            ys=[column(part, "quality") for part in policies.values()],
-            keys=list(policies),
-            title="Accuracy vs budget",
-            xname="cost used",
-        )
-    }
-    for policy, part in policies.items():
-        plots[f"shares/{policy}"] = wandb.plot.line_series(
-            xs=column(part, "budget"),
-            ys=[column(part, name) for name in shares],
-            keys=shares,
-            title=f"Exit shares of {policy}",
-            xname="budget",
-        )
-    run.log({"curve/table": table, "curve/figure": wandb.Image(str(folder / "curve.png")), **plots})
-    for row in rows:
-        run.summary[f"quality/{row['policy']}@{row['budget']:.3f}"] = row["quality"]
-        run.summary[f"cost/{row['policy']}@{row['budget']:.3f}"] = row["cost"]
+    kinds = [outputs.metadata[x] for x in ("network", "data") if x in outputs.metadata]
+    exits = {f"exit_{row.pop('exit')}": row for row in exit_rows(outputs)}
+    about = dict(zip(("network", "dataset"), kinds, strict=False)) | {"exits": exits}
+    run.config.update(about, allow_val_change=True)
+    run.tags = tuple(dict.fromkeys((*(run.tags or ()), *kinds)))
+    policies = {metric_key(label): part for label, part in by_policy(rows).items()}
+    _log_metrics(run, policies, outputs.measure)
+    _log_charts(run, policies, rows, folder)
     artifact = wandb.Artifact(f"curve-{run.id}", type="curve")
     for name in ("curve.csv", "curve.json", "curve.png"):
         artifact.add_file(str(folder / name))
     run.log_artifact(artifact)
+
+
+def _log_metrics(run: Any, policies: dict[str, list[Row]], measure: str) -> None:
+    """Logs a row of history for each budget, and the quality at three of them in the summary."""
+    run.define_metric("budget", summary="none")
+    for key in policies:
+        for name in (measure, "cost"):
+            run.define_metric(f"curve/{key}/{name}", step_metric="budget", summary="none")
+    points = list(zip(*policies.values(), strict=True))
+    for here in points:
+        logged = {"budget": here[0]["budget"]}
+        for key, row in zip(policies, here, strict=True):
+            logged |= {f"curve/{key}/{measure}": row["quality"], f"curve/{key}/cost": row["cost"]}
+        run.log(logged)
+    for here in {points[i][0]["budget"]: points[i] for i in (0, len(points) // 2, -1)}.values():
+        at = f"{here[0]['budget']:.2f}".replace(".", "_")
+        for key, row in zip(policies, here, strict=True):
+            run.summary[f"test/{key}/{measure}_at_{at}"] = row["quality"]
+
+
+def _log_charts(run: Any, policies: dict[str, list[Row]], rows: list[Row], folder: Path) -> None:
+    import wandb
+
+    shares = [name for name in rows[0] if name.startswith("share_exit_")]
+    plots = {
+        "charts/accuracy_vs_cost": wandb.plot.line_series(
+            xs=[column(part, "cost") for part in policies.values()],
+            ys=[column(part, "quality") for part in policies.values()],
+            keys=list(policies),
+            title="Accuracy vs cost used",
+            xname="cost used",
+        )
+    }
+    for key, part in policies.items():
+        plots[f"shares/{key}"] = wandb.plot.line_series(
+            xs=column(part, "budget"),
+            ys=[column(part, name) for name in shares],
+            keys=shares,
+            title=f"Exit shares of {part[0]['policy']}",
+            xname="budget",
+        )
+    table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+    figure = wandb.Image(str(folder / "curve.png"))
+    run.log({"charts/table": table, "charts/figure": figure, **plots})

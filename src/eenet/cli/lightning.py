@@ -1,17 +1,20 @@
 """Lightning's CLI with eenet's defaults, for the config of either stage."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from eenet import data, models, modules, policies
 from eenet.callbacks.collect import CollectOutputs
+from eenet.callbacks.progress import EpochLines
 from eenet.callbacks.reproducibility import BestCheckpoint, LastCheckpoint, RunConfig, SeedEpochs
 from eenet.callbacks.results import CurveReport, WriteDecisions
-from eenet.callbacks.wandb import check_online, name_trial_run
+from eenet.callbacks.wandb import check_online, drop_anonymous, name_trial_run, wandb_loggers
 from eenet.cli.merging import merge_no_init_args
 from eenet.run_folder import locate, loggers_of
 
@@ -47,7 +50,8 @@ class EENetCLI(LightningCLI):
     """
 
     def __init__(self, args: ArgsType = None, run: bool = True) -> None:
-        callbacks = (SeedEpochs, LastCheckpoint, CollectOutputs, CurveReport, WriteDecisions)
+        self.curve_report = CurveReport()
+        kinds = (SeedEpochs, LastCheckpoint, CollectOutputs, WriteDecisions, EpochLines)
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -56,7 +60,7 @@ class EENetCLI(LightningCLI):
             save_config_callback=RunConfig,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            trainer_defaults={"callbacks": [kind() for kind in callbacks]},
+            trainer_defaults={"callbacks": [self.curve_report, *(kind() for kind in kinds)]},
             parser_kwargs=STRICT | {x: STRICT | {"description": y} for x, y in _WHAT.items()},
             args=args,
             run=run,
@@ -75,6 +79,24 @@ class EENetCLI(LightningCLI):
                 "checkpoint.enable_version_counter": False,
             }
         )
+
+    def instantiate_trainer(self, **changes: Any) -> Trainer:
+        """Makes the trainer: no bars in a file, no summary of layers, the learning rate for W&B."""
+        config = (self.config[self.subcommand] if self.subcommand else self.config).trainer
+        own_bar = "ProgressBar" in str(config.callbacks)
+        if config.enable_progress_bar is None and not (own_bar or sys.stdout.isatty()):
+            changes["enable_progress_bar"] = False
+        if config.enable_model_summary is None:
+            changes["enable_model_summary"] = False  # it counts no FLOPs; the report has exits
+        if wandb_loggers(config):
+            self.trainer_defaults["callbacks"].append(LearningRateMonitor("epoch"))
+        trainer = super().instantiate_trainer(**changes)
+        drop_anonymous(trainer.loggers)
+        return trainer
+
+    def after_test(self) -> None:
+        """Prints the curve, below the progress bars."""
+        self.curve_report.show()
 
     def before_instantiate_classes(self) -> None:
         """Puts checkpoints and logs into the run folder and finds the checkpoint to evaluate."""

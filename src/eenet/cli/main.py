@@ -1,5 +1,6 @@
 """The `eenet` command, which imports nothing before it is needed."""
 
+import logging
 import os
 import pickle
 import re
@@ -136,6 +137,11 @@ def reporting_errors() -> Iterator[None]:
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     warnings.filterwarnings("ignore", ".*does not have many workers")
     warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
+    warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no")
+    warnings.filterwarnings("ignore", "The `srun` command is available")  # `pipeline` starts stages
+    warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the log")
+    for name in ("lightning.pytorch", "lightning.fabric"):  # tips, and what was found to run on
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         yield
     except subprocess.CalledProcessError as error:

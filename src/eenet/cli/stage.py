@@ -1,8 +1,6 @@
 """One stage of the pipeline in a process of its own: `python -m eenet.cli.stage --config FILE`."""
 
-import logging
 import sys
-import warnings
 
 from eenet.cli.lightning import EENetCLI
 from eenet.cli.main import reporting_errors
@@ -17,13 +15,12 @@ def main(words: list[str]) -> None:
     Args:
         words: Arguments; "outputs" in front leaves out what comes before the collection.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no")
     cli = EENetCLI(args=words[1:] if words[0] in ("all", "outputs") else words, run=False)
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
     if not isinstance(model, MultiExitModule):
         trainer.fit(model, data)
         trainer.test(model, data, verbose=False)
+        cli.after_test()
         return
     folder = StageFolder(trainer.default_root_dir)
     best = str(folder.best)

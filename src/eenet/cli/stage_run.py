@@ -163,7 +163,7 @@ class StageRun:
 
     def _describe(self, *paths: Path) -> None:
         """Writes those of the two files that follow from the config."""
-        name_stage_run(self.config.trainer, self.folder.path)
+        name_stage_run(self.config, self.folder.path)
         config, identity = self.folder.config_file, self.folder.identity_file
         contents = {config: self.text(), identity: json.dumps(self.identity)}
         for path in paths:

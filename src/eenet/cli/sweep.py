@@ -173,9 +173,11 @@ def _show(rows: list[dict[str, Any]], config: dict[str, Any]) -> None:
 
     metric, parameters = config["metric"]["name"], list(config["parameters"])
     best_last = config["metric"].get("goal", "minimize") == "maximize"  # W&B's default
-    table = Table("trial", *(name.rpartition(".")[2] for name in parameters), metric)
+    cost = f"{metric.rpartition('/')[0]}/cost"  # beside an accuracy it says what was paid
+    shown = [metric] + [cost] * any(cost in row for row in rows)
+    table = Table("trial", *(name.rpartition(".")[2] for name in parameters), *shown)
     for row in sorted(rows, key=lambda row: row[metric], reverse=best_last):
         values = [row[name] for name in parameters]
         cells = [f"{x:.4g}" if isinstance(x, float) else str(x) for x in values]
-        table.add_row(row["trial"], *cells, f"{row[metric]:.5g}")
+        table.add_row(row["trial"], *cells, *(f"{row[name]:.5g}" for name in shown if name in row))
     print_table(table)

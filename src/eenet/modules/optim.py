@@ -112,7 +112,7 @@ class StageModule(L.LightningModule):
         if self.lr_scheduler is None:
             return optimizer
         scheduler = self.lr_scheduler(optimizer)
-        config: dict[str, Any] = {"scheduler": scheduler, "interval": "epoch"}
+        config: dict[str, Any] = {"scheduler": scheduler, "interval": "epoch", "name": "train/lr"}
         if isinstance(scheduler, WarmupCosine | OneCycleLR | CyclicLR):
             config["interval"] = "step"
             self._fit_to_training(scheduler)

@@ -1,5 +1,6 @@
 """Stage 2: fitting exit policies on exit outputs, and evaluating them at budgets."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,13 +9,23 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from eenet.data.outputs_data import OutputsBatch, OutputsData
-from eenet.metrics import BudgetCurve, Curve
+from eenet.metrics import BudgetCurve, Curve, area, quality_at
+from eenet.metrics.curve_maths import exit_means, relative
 from eenet.modules.optim import StageModule, parameter_group
 from eenet.outputs.exit_outputs import ExitOutputs
 from eenet.policies import Policy, Rule
 from eenet.policies.base import decide_all
 from eenet.policies.learned import LearnedPolicy
 from eenet.policies.thresholds import at_exits, check_budget
+
+
+def metric_key(label: str) -> str:
+    """A policy's label in the names of metrics: letters, digits and "_", as W&B sorts and filters.
+
+    >>> metric_key("eenet+")
+    'eenet_plus'
+    """
+    return re.sub(r"\W", "_", label.replace("+", "_plus"), flags=re.ASCII)
 
 
 class SchedulerModule(StageModule):
@@ -45,7 +56,7 @@ class SchedulerModule(StageModule):
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
         labels = [policy.label for policy in policies]
-        if not policies or len(set(labels)) < len(labels):
+        if not policies or len({*map(metric_key, labels)}) < len(labels):
             raise ValueError(
                 f"policies: the labels must differ and there must be one, got {labels}"
             )
@@ -130,7 +141,7 @@ class SchedulerModule(StageModule):
                 continue
             loss = self._held_out[policy.label] / self._held_out_samples
             loss = self.trainer.strategy.reduce(loss, reduce_op="mean")
-            self.log(f"val/{policy.label}/loss", loss.mean(), sync_dist=True)
+            self.log(f"val/{metric_key(policy.label)}/loss", loss.mean(), sync_dist=True)
             if not self.trainer.sanity_checking:
                 policy.keep_best(loss)
         self._held_out, self._held_out_samples = {}, 0
@@ -184,9 +195,27 @@ class SchedulerModule(StageModule):
         return {label: metric.curve() for label, metric in self.curves.items()}
 
     def on_test_epoch_end(self) -> None:
-        """Logs the mean quality over the budgets."""
+        """Logs the area under each curve, from the first exit to the full network.
+
+        If there is one budget, also `test/budget` and, of each policy, the cost, the accuracy and
+        the accuracy within the budget: that of a mixture with the first exit which costs no more.
+        """
+        outputs = self._outputs("test")
+        full, budgets = float(outputs.mean_costs[-1]), self.budgets
+        costs, qualities = (x[[0, -1]] for x in exit_means([relative(outputs)]))
+        values: dict[str, float | Tensor] = {}
         for label, curve in self.results().items():
-            self.log(f"test/{label}/mean_quality", curve.quality.mean().float(), sync_dist=True)
+            spent, reached = curve.cost.cpu() / full, curve.quality.cpu()
+            points = torch.cat([costs, spent]), torch.cat([qualities, reached])
+            key, measure = f"test/{metric_key(label)}", outputs.measure
+            if costs[0] < costs[1]:
+                values[f"{key}/area"] = area(*points, *costs.tolist())
+            if len(budgets) == 1:
+                budget = values["test/budget"] = self.relative_budgets(full)[0]
+                within = quality_at(*points, spent.clamp(max=budget))
+                values |= {f"{key}/cost": spent, f"{key}/{measure}": reached}
+                values[f"{key}/{measure}_within_budget"] = within
+        self.log_dict({name: float(x) for name, x in values.items()}, sync_dist=True)
 
     def _decide(self, batch: OutputsBatch) -> dict[str, Tensor]:
         """Exits `[M, B]` of each policy."""

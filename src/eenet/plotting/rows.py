@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import sys
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from eenet.metrics import Curve
 from eenet.metrics.segmentation import mean_iou
+from eenet.outputs import ExitOutputs
 from eenet.policies import Rule
 
 Row = dict[str, Any]
@@ -68,6 +70,21 @@ def rows_of(policy: str, columns: dict[str, Tensor]) -> list[Row]:
     """Rows of a policy from columns `[M]`."""
     values = zip(*(column.tolist() for column in columns.values()), strict=True)
     return [{"policy": policy, **dict(zip(columns, row, strict=True))} for row in values]
+
+
+def exit_rows(outputs: ExitOutputs) -> list[Row]:
+    """A row for each exit of labelled outputs.
+
+    Returns:
+        Rows with the exit, from 1; "macs", "params", "ms" and "joules" up to it, where they were
+        measured; its cost as a fraction of the last one's; and the quality if all stop there.
+    """
+    measured = json.loads(outputs.metadata.get("measured_costs", "{}"))
+    kept = (name for name in ("macs", "params", "ms", "joules") if measured.get(name))
+    columns = {"exit": range(1, outputs.num_exits + 1), **{name: measured[name] for name in kept}}
+    columns["cost"] = (outputs.mean_costs / outputs.mean_costs[-1]).tolist()
+    columns["quality"] = outputs.answer_quality().double().mean(1).tolist()
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def print_table(table: Table) -> None:

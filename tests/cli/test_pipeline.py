@@ -296,7 +296,8 @@ def test_a_sweep_runs_on_one_network_and_goes_on_after_a_kill(folder, tmp_path):
         # A W&B run each, to be synchronised later: the same keys, whatever the budget.
         *_, offline = sorted(trial.glob(f"wandb/offline-run-*-{row['trial']}"))  # the last try
         summary = contents(offline)["summary"]
-        assert f"[{summary['test/budget']}]" == row["model.init_args.budgets"]
+        budgets = json.loads(row["model.init_args.budgets"])
+        assert [summary["test/budget"]] == pytest.approx(budgets)
         keys.add(tuple(sorted(name for name in summary if name.startswith("test/"))))
     assert len(keys) == 1
 

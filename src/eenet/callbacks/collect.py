@@ -1,6 +1,8 @@
 """Exit outputs of a split, collected while `predict` runs."""
 
 import json
+import platform
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,9 @@ class CollectOutputs(Callback):
                 "network": type(module.net).__name__,
                 "data": type(data).__name__,
                 "split": split,
+                "date": time.strftime("%Y-%m-%d"),
+                "machine": f"{platform.system()} {platform.machine()}",
+                "python": platform.python_version(),
                 "cost_unit": "macs",
                 "measured_costs": json.dumps(self.costs._asdict()),
                 "class_names": json.dumps(getattr(data, "class_names", None)),

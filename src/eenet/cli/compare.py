@@ -15,7 +15,7 @@ from jsonargparse.typing import PositiveInt
 
 
 def main(args: list[str]) -> None:
-    """Runs `eenet compare`: writes compare.csv, .json, .png and .svg, and prints the table."""
+    """Runs `eenet compare`: writes compare.csv, .json and figures, and prints the table."""
     words, named = take_policies(args)
     options = _parser().parse_args(words)
     pairs = _files(options)
@@ -33,10 +33,12 @@ def main(args: list[str]) -> None:
     folder, text = Path(options.output), asdict(comparison) | {"sources": sources}
     write_text(folder / "compare.csv", to_csv(comparison.rows))
     write_text(folder / "compare.json", json.dumps(text, indent=1) + "\n")
-    save_figure(plot_comparison(comparison), folder / "compare.png", folder / "compare.svg")
+    save_figure(
+        plot_comparison(comparison), *(folder / f"compare.{x}" for x in ("png", "svg", "pdf"))
+    )
     wide = not sys.stdout.isatty() or shutil.get_terminal_size().columns >= 120
     print_table(comparison_table(comparison, wide))
-    print(f"Written: compare.csv, .json, .png and .svg in {folder}")
+    print(f"Written: compare.csv, .json, .png, .svg and .pdf in {folder}")
 
 
 def take_policies(words: Sequence[str]) -> tuple[list[str], list[tuple[bool, Any]]]:

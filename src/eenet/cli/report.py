@@ -6,7 +6,7 @@ from jsonargparse import ArgumentParser
 
 
 def main(args: list[str]) -> None:
-    """Runs `eenet report`: writes report.html and figures/*.png and *.svg."""
+    """Runs `eenet report`: writes report.html and figures/*.png, *.svg and *.pdf."""
     parser = ArgumentParser(
         prog="eenet report",
         exit_on_error=False,

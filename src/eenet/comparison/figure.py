@@ -4,6 +4,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from rich import box
 from rich.table import Table
 
 from eenet.comparison.summary import TOLERANCE, Comparison
@@ -22,29 +23,31 @@ def comparison_table(comparison: Comparison, wide: bool = True) -> Table:
     budgets = column(rows[reference], "budget")
     places = sorted({round(i * (len(budgets) - 1) / 3) for i in range(4 * wide)})
     table = Table(
+        box=box.SIMPLE_HEAD,
         title=f"{comparison.samples} test samples, networks: {comparison.networks}; quality in %",
         caption=f"Full network: {comparison.full_quality:.2%}. Gap closed: from random (0) to "
-        f"{comparison.best_heuristic} (1). Lead: {reference} minus this policy over the "
-        f"{len(budgets)} budgets, in points; wins and losses of {reference}: at how many the "
-        "simultaneous 95% interval lies above and below zero.",
+        f"{comparison.best_heuristic} (1). {reference} minus this: least and largest over the "
+        f"{len(budgets)} budgets; better / worse: at how many of them {reference} is, by a "
+        "simultaneous 95% interval above or below zero.",
     )
     table.add_column("policy", no_wrap=True)
-    full = f"cost at\nfull - {100 * TOLERANCE:g}"
+    full = f"cost for\nfull acc.\n- {100 * TOLERANCE:g}"
     at = [f"at {budgets[i]:.2f}" for i in places]
-    for name in ("area", *at, full, "gap\nclosed", "lead", "wins", "losses"):
+    lead, count = f"{reference} minus\nthis, points", "budgets\nbetter /\nworse"
+    for name in ("area", *at, full, "gap\nclosed", lead, count):
         table.add_column(name, justify="right")
     for policy in comparison.policies:
         points = rows[policy.policy]
         leads = [100 * lead for lead in column(points, "lead")]
         cost, gap = policy.cost_of_full, policy.share_closed
-        against = (f"{min(leads):+.2f} to {max(leads):+.2f}", str(policy.ahead), str(policy.behind))
+        against = f"{min(leads):+.2f} to {max(leads):+.2f}", f"{policy.ahead} / {policy.behind}"
         table.add_row(
             policy.policy,
             f"{100 * policy.area:.2f} ± {100 * policy.area_sd:.2f}",
             *(f"{100 * points[i]['quality']:.2f}" for i in places),
             "never" if cost is None else f"{cost:.3f}",
             "" if gap is None else f"{gap:.2f}",
-            *(("", "", "") if policy.policy == reference else against),
+            *(("-", "-") if policy.policy == reference else against),
         )
     return table
 

@@ -1,6 +1,7 @@
 """The look of all figures, and the accuracy-vs-budget figure."""
 
 import math
+import zlib
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,22 @@ from eenet.files import atomic
 from eenet.plotting.rows import Row, by_policy, column
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; line styles repeat the message.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
-DASHES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)), "-"]
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "h"]
+DASHES: list[Any] = [
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (5, 1, 1, 1, 1, 1)),
+    (0, (3, 1)),
+    "-",
+    (0, (1, 1)),
+    (0, (7, 2)),
+]
+LABELS = ["eenet+", "eenet", "maml_stop", "jei_dnn", "temperature", "max_prob", "entropy", "margin"]
+LABELS += ["vote", "patience", "random", "beem"]
+"""Policies whose look is fixed, the same in every figure."""
 INK = "#333333"
 GREY = "#8C8C8C"
 BAND = "#D8D8D8"
@@ -25,6 +39,7 @@ STYLE |= dict.fromkeys(("xtick.color", "ytick.color"), INK)
 STYLE |= dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
 STYLE |= dict.fromkeys(("axes.titlesize", "figure.titlesize", "figure.labelsize"), 10)
 STYLE |= {"axes.titlelocation": "left", "legend.fontsize": 9, "figure.dpi": 150}
+STYLE |= {"pdf.fonttype": 42, "svg.fonttype": "none"}  # text stays text
 STYLE |= {"axes.grid": True, "grid.alpha": 0.25, "grid.linewidth": 0.6}
 """Matplotlib's settings, for drawing and for writing: ticks are made when they are written."""
 
@@ -45,7 +60,7 @@ def plot_curves(
     for index, (label, own) in enumerate(by_policy(rows).items()):
         band = [[r["quality"] + sign * r["quality_se"] for r in own] for sign in (-1, 1)]
         draw_curve(axes, index, label, column(own, "cost"), column(own, "quality"), band)
-    finish_curves(axes, exit_costs, exit_quality, f"test {measure}")
+    finish_curves(axes, exit_costs, exit_quality, f"test {measure} (band: \u00b1 1 standard error)")
     return figure
 
 
@@ -69,10 +84,16 @@ def panels_of(titles: list[str], columns: int, height: float, **how: Any) -> tup
     return figure, panels[: len(titles)]
 
 
-def look(index: int) -> dict[str, Any]:
-    """How the line of a policy looks: a colour, a marker and dashes of its own."""
-    index %= len(COLOURS)
-    own = {"color": COLOURS[index], "marker": MARKERS[index], "linestyle": DASHES[index]}
+def look(label: str) -> dict[str, Any]:
+    """How the line of a policy looks, in all figures: its color, marker and dashes.
+
+    There is one marker more than there are colors, so labels that share one differ in the other.
+    """
+    known = label in LABELS
+    index = LABELS.index(label) if known else len(LABELS) + zlib.crc32(label.encode())
+    place = index % len(MARKERS)
+    own = {"color": COLOURS[index % len(COLOURS)]}
+    own |= {"marker": MARKERS[place], "linestyle": DASHES[place]}
     return own | {"linewidth": 1.7, "markersize": 5}
 
 
@@ -82,8 +103,8 @@ def draw_curve(
     """The line of a policy, the first on top, and a band between two others around it."""
     if band is not None:
         alpha = 0.07 if index else 0.14
-        axes.fill_between(x, *band, color=look(index)["color"], alpha=alpha, linewidth=0)
-    axes.plot(x, y, label=label, zorder=4 - 0.1 * index, **look(index) | how)
+        axes.fill_between(x, *band, color=look(label)["color"], alpha=alpha, linewidth=0)
+    axes.plot(x, y, label=label, zorder=4 - 0.1 * index, **look(label) | how)
 
 
 def finish_curves(

@@ -77,12 +77,12 @@ def _shares(data: Data) -> Figure:
 def _exit_quality(data: Data) -> Figure:
     budgets, means = data["budgets"], data["exit_quality"].tolist()
     figure, panels = plot.panels_of(_exits(range(len(means))), 2, 2.2, sharey=True, sharex=True)
-    for index, (label, policy) in enumerate(data["policies"].items()):
+    for label, policy in data["policies"].items():
         points = [at_budget(policy, b) for b in budgets]
         enough = policy["shares"][points] * data["samples"] >= 10
         quality = policy["exit_quality"][points].where(enough, math.nan)
         for axes, values in zip(panels, quality.T, strict=True):
-            axes.plot(budgets, values, label=label, **plot.look(index))
+            axes.plot(budgets, values, label=label, **plot.look(label))
     for axes, mean in zip(panels, means, strict=True):
         axes.axhline(mean, label="all samples", **plot.DOTTED)
         axes.yaxis.set_major_formatter(plot.percent)
@@ -221,7 +221,7 @@ def _promises(data: Data) -> Figure:
         over = [spent / budget - 1 for spent, budget in zip(found[name], budgets, strict=True)]
         places = [budget + shift for budget in budgets]
         axes.bar(places, over, 0.004, color=plot.COLOURS[index])
-        marks = plot.look(index) | {"linestyle": "none"}
+        marks = {"color": plot.COLOURS[index], "marker": plot.MARKERS[index], "linestyle": "none"}
         axes.plot(places, over, label=f"{name} thresholds", **marks)
     axes.set_xlim(min(budgets) - 0.05, max(budgets) * 1.06)
     axes.yaxis.set_major_formatter(plot.percent)

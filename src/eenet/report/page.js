@@ -118,6 +118,20 @@ function drawNumbers() {
     make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))), ...bodies);
 }
 
+/** The numbers as they are shown, as CSV or as a LaTeX table (package booktabs). */
+function copied(kind) {
+  const rows = [...at("numbers").rows].map((row) => [...row.cells].map((cell) => cell.textContent));
+  let policy = "";  // it stands in the first row of its group alone
+  for (const row of rows.slice(1))
+    if (row.length < rows[0].length) row.unshift(policy); else policy = row[0];
+  if (kind === "CSV")
+    return rows.map((row) => row.map((x) => `"${x.replaceAll('"', '""')}"`).join(",")).join("\n");
+  const [head, ...body] = rows.map((row) =>
+    row.map((x) => x.replace(/[&%#_$]/g, "\\$&")).join(" & ") + " \\\\");
+  return [`\\begin{tabular}{l${"r".repeat(rows[0].length - 1)}}`, "\\toprule", head, "\\midrule", ...body,
+    "\\bottomrule", "\\end{tabular}"].join("\n");
+}
+
 function update() {
   const name = at("policy").value, policy = D.policies[name], curve = D.curves[name], budget = D.grid[at("stop").value];
   const i = pointOf(policy, budget), full = D.exit_quality.at(-1);
@@ -137,6 +151,11 @@ function update() {
   drawExamples(D.example_exits[name][i], policy.shares[i]);
 }
 
+for (const button of document.querySelectorAll("[data-copy]"))
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(copied(button.dataset.copy));
+    button.textContent = `${button.dataset.copy} copied`;
+  });
 at("policy").addEventListener("change", update);
 at("stop").addEventListener("input", update);
 drawNumbers();

@@ -25,7 +25,7 @@ example_exits example_quality answers labels"""
 # Fixed colours of the figures, and the page's own that follow light and dark.
 _THEME = {"#333333": "ink", "#000000": "ink", "#b0b0b0": "grid"}
 _THEME |= {"#d8d8d8": "band", "#8c8c8c": "grey"}
-_THEME |= {colour.lower(): f"c{i}" for i, colour in enumerate(COLOURS[:6])}
+_THEME |= {colour.lower(): f"c{i}" for i, colour in enumerate([*COLOURS[:6], COLOURS[7]])}
 
 
 @matplotlib.rc_context(STYLE)

@@ -1,15 +1,18 @@
 """What a finished run does, as a page and as figures."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from eenet.callbacks.wandb import wandb_loggers
 from eenet.files import write_text
+from eenet.plotting.rows import exit_rows
 from eenet.plotting.style import save_figure
 from eenet.report.examples import choose, examples
 from eenet.report.figures import figures
 from eenet.report.numbers import Run, report_data
 from eenet.report.page import page
+from eenet.report.provenance import how_made, places
 from eenet.run_folder import RunFolder, build, difference
 
 
@@ -39,9 +42,14 @@ def write_report(folders: list[str], output: Path) -> Path:
         data["answers"] = test.evidence().prediction[:, positions]
         data["labels"] = test.labels[positions]
     data["name"], data["provenance"] = Path(folders[0]).resolve().name, test.metadata
+    data["measured"] = json.loads(test.metadata.get("measured_costs", "{}"))
+    data["exits"], data["places"] = exit_rows(test), places(opened[0], test.num_exits)
+    data["made"] = how_made(opened, runs[0])
     drawn = figures(data)
     for name, figure in drawn.items():
-        save_figure(figure, *(output / f"figures/{name}.{ending}" for ending in ("png", "svg")))
+        save_figure(
+            figure, *(output / f"figures/{name}.{ending}" for ending in ("png", "svg", "pdf"))
+        )
     path = output / "report.html"
     write_text(path, page(data, drawn))
     return path

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser demo test test-slow test-kills lint format docs clean
+.PHONY: help install browser demo test test-slow test-kills lint format docs wheel clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -47,9 +47,20 @@ lint: install  ## ruff and mypy
 docs: install  ## Build the documentation site in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+wheel:  ## Build the wheel in dist/, and check it in an empty environment
+	rm -rf dist .wheel
+	$(PYTHON) -m venv .wheel
+	.wheel/bin/python -m pip install --quiet build twine
+	.wheel/bin/python -m build
+	.wheel/bin/python -m twine check --strict dist/*
+	$(PYTHON) -m venv --clear .wheel
+	.wheel/bin/python -m pip install --quiet dist/*.whl
+	cd dist && ../.wheel/bin/eenet recipes | grep -q digits/resnet20  # packed with it
+	cd dist && ../.wheel/bin/python -c 'import eenet, pathlib; assert pathlib.Path(eenet.__file__).with_name("py.typed").is_file()'
+
 format: install  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:  ## Remove the environment and caches, not the runs
-	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .wheel site .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

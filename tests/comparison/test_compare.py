@@ -44,7 +44,9 @@ def test_everything_is_written(runs, capsys):
     words = [str(runs / "run0"), str(runs / "run1"), "--output", str(output), "--jobs", "1"]
     words += ["--seeds", "2", "--budgets", "5", "--policies", "[eenet+, margin, Entropy]"]
     main(["compare", *words])
-    assert "margin" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "margin" in printed
+    assert all(name in printed for name in ("closed", "full acc.", "eenet+ minus", "better /"))
     found = json.loads((output / "compare.json").read_text())
     assert (found["networks"], found["samples"]) == (2, 600)
     with (output / "compare.csv").open() as file:
@@ -54,7 +56,7 @@ def test_everything_is_written(runs, capsys):
     bounds = {name: np.array(values) for name, values in found["bounds"].items()}
     assert (bounds["oracle"] >= bounds["stopping_high"] - 1e-9).all()
     assert (bounds["oracle"] >= bounds["mixture"] - 1e-9).all()
-    for name in ("png", "svg"):
+    for name in ("png", "svg", "pdf"):
         assert (output / f"compare.{name}").stat().st_size > 10_000
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from eenet.cli import main
 from eenet.data import Digits
 from eenet.models import MultiExitNetwork
-from eenet.outputs import ExitOutputs
+from eenet.outputs import ExitOutputs, load_outputs, save_outputs
 from eenet.report.examples import examples
 from eenet.run_folder import RunFolder
 
@@ -75,12 +75,37 @@ def test_names_and_sentences_are_text(report):
 
 def test_every_figure_is_a_file_and_has_words(report):
     names = {path.stem for path in (report / "figures").glob("*.svg")}
-    assert names == {path.stem for path in (report / "figures").glob("*.png")}
+    for ending in ("png", "pdf"):
+        assert names == {path.stem for path in (report / "figures").glob(f"*.{ending}")}
+    assert "<text" in (report / "figures/curves.svg").read_text()
+    assert b"/FontFile2" in (report / "figures/curves.pdf").read_bytes()  # TrueType, not outlines
     assert names >= {"curves", "shares", "scores", "classes", "reliability", "weights", "control"}
     ids = [a["id"] for _, a in Page(report / "report.html").elements if "id" in a]
     assert len(ids) == len(set(ids))
     drawn = [a for t, a in Page(report / "report.html").elements if t == "svg"]
     assert all(a["role"] == "img" and a["aria-label"] for a in drawn)
+
+
+def test_the_exits_and_how_it_was_made_are_told(report, make_run, tmp_path):
+    page = (report / "report.html").read_text()
+    assert "seeds of stage 1, stage 2</th><td>0, 0" in page
+    assert "400 validation (policies), 300 test" in page
+    assert "None" not in page.partition("How this was made")[2].partition("<script")[0]
+    run = make_run(tmp_path / "run")
+    path = run / "stage1/config.yaml"
+    net = {"class_path": "eenet.models.CifarResNet", "init_args": {"exits": ["early", "middle"]}}
+    model = {"model": {"init_args": {"net": net}}}
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | model))
+    outputs = load_outputs(run / "stage1/outputs/test.safetensors")
+    costs = {"macs": [2e6, 4e6, 8e6], "params": [1000, 2000, 4000], "ms": [0.5, 1.0, 2.0]}
+    costs |= {"device": "cpu", "batch_size": 1, "threads": 2}
+    outputs.metadata["measured_costs"] = json.dumps(costs)
+    save_outputs(outputs, run / "stage1/outputs/test.safetensors")
+    main(["report", str(run)])
+    rows = re.findall(r"<tr>.*?</tr>", (run / "report/report.html").read_text(), re.DOTALL)
+    cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row) for row in rows]
+    assert ["2", "middle", "4.00", "2,000", "1"] in [row[:5] for row in cells]
+    assert ["3", "end", "8.00", "4,000", "2"] in [row[:5] for row in cells]
 
 
 def test_mistakes_are_named(run_dir, make_run, tmp_path, capsys):
@@ -224,6 +249,14 @@ def test_the_slider_works_without_a_network(report, browser, tmp_path):
             assert rows == [f"{100 * x:.0f} %" for x in flat]
             shown.add((quality, *shares))
     assert len(shown) >= 5
+    browser.run('at("policy").value = "margin"; update()')
+    csv, tex = (browser.run(f'copied("{kind}")') for kind in ("CSV", "LaTeX"))
+    curve = data["curves"]["margin"]
+    place = min(range(len(curve["budget"])), key=lambda i: abs(curve["budget"][i] - 0.5))
+    assert f'"margin","0.50","{curve["cost"][place]:.3f}","' in csv
+    assert tex.startswith("\\begin{tabular}{lrrrr")
+    assert "margin & 0.50 & " in tex
+    assert "%" not in tex.replace("\\%", "")
     browser.run('at("stop").focus()')
     before = browser.run(words.format("budget"))
     browser.send("Input.dispatchKeyEvent", type="keyDown", key="ArrowLeft", code="ArrowLeft",

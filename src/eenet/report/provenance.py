@@ -29,13 +29,13 @@ def how_made(folders: Sequence[RunFolder], run: Run) -> dict[str, str]:
     seeds = [[_seed(x.stage1), _seed(x.stage2)] for x in folders]
     epochs = {x: _setting(config, "trainer.max_epochs") for x, config in stages.items()}
     clock = (
-        "{device}, batch of {batch_size}, {threads} CPU threads".format(**costs) if costs else ""
+        "{device}, batch of {batch_size}, CPU threads: {threads}".format(**costs) if costs else ""
     )
     versions = {x: known.get(x) for x in ("eenet", "torch", "python")}
     facts = {
         "network": known.get("network"),
         "data": known.get("data"),
-        "command": f"eenet pipeline --config {first}/pipeline.yaml",
+        "command": f"eenet pipeline --config {first.path.resolve().name}/pipeline.yaml",
         "seeds of stage 1, stage 2": "; ".join(f"{one}, {two}" for one, two in seeds),
         "epochs": ", ".join(f"{x}: {count}" for x, count in epochs.items() if count),
         "samples": ", ".join(f"{x.num_samples:,} {name}" for name, x in sizes.items() if x),

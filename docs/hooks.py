@@ -1,9 +1,10 @@
-"""What the documentation site takes from elsewhere: the results, and the commands' own help."""
+"""What the documentation site takes from elsewhere: results, commands' help, public names."""
 
 import io
 import os
 import re
 from contextlib import redirect_stdout, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,38 @@ from eenet.cli import main
 
 os.environ |= {"COLUMNS": "80", "NO_COLOR": "1"}  # how wide help is printed
 ROOT = Path(__file__).parents[1]
+API: dict[str, list[str]] = {
+    "models": ["models.costs", "models.energy", "models.weights"],
+    "outputs": [],
+    "policies": [],
+    "metrics": [],
+    "data": [],
+    "modules": ["modules.losses"],
+    "callbacks": [f"callbacks.{x}" for x in ("collect", "results", "reproducibility", "progress")],
+    "inference": ["inference.export", "inference.stream"],
+    "comparison": ["comparison.compare", "comparison.summary"],
+}
+"""The packages with a page, and modules whose names are shown besides what a package exports."""
 MARK = "<!-- every command's help comes here when the site is built -->"
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the results, which lie beside the experiments that they come from."""
+    """Adds the results, which lie beside their experiments, and a page of each package."""
     text = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
     files.append(File.generated(config, "results.md", content=text))
+    for package, parts in API.items():
+        page = File.generated(config, f"api/{package}.md", content=api_page(package, parts))
+        files.append(page)
     return files
+
+
+def api_page(package: str, modules: list[str]) -> str:
+    """The names that a package exports, and those of its modules, for mkdocstrings to fill in."""
+    whole = import_module(f"eenet.{package}")
+    names = [f"{package}.{name}" for name in getattr(whole, "__all__", [])]
+    blocks = [f"::: eenet.{x}" for x in [*names, *modules]]
+    shapes = "Shapes: E exits, N samples, B a batch, C classes, M budgets."
+    return "\n\n".join([f"# eenet.{package}", f"{whole.__doc__} {shapes}", *blocks]) + "\n"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,10 @@ def test_the_site_builds_without_warnings_and_asks_nobody(tmp_path):
     for style in tmp_path.rglob("*.css"):
         assert not re.search(r"url\([\"']?(?:https?:)?//|@import", style.read_text("utf-8"))
     check_the_command_reference(pages["commands.html"])
+    for package in ("models", "outputs", "policies", "metrics", "data", "modules", "inference"):
+        names = import_module(f"eenet.{package}").__all__
+        text = (tmp_path / "api" / f"{package}.html").read_text("utf-8")
+        assert [x for x in names if not re.search(rf'id="eenet[\w.]*\.{x}"', text)] == []
 
 
 FLAGS = {

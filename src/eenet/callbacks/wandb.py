@@ -124,6 +124,8 @@ def _log_metrics(run: Any, policies: dict[str, list[Row]], measure: str) -> None
         for key, row in zip(policies, here, strict=True):
             logged |= {f"curve/{key}/{measure}": row["quality"], f"curve/{key}/cost": row["cost"]}
         run.log(logged)
+    if len(points) == 1:  # the module logs that budget's numbers, under names that trials share
+        return
     for here in {points[i][0]["budget"]: points[i] for i in (0, len(points) // 2, -1)}.values():
         at = f"{here[0]['budget']:.2f}".replace(".", "_")
         for key, row in zip(policies, here, strict=True):

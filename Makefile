@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser demo test test-slow test-kills lint format docs wheel clean
+.PHONY: help install browser demo test test-slow test-kills bench-policies lint format docs wheel clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed  ## Make .venv with eenet and the development tools
 
@@ -38,6 +38,9 @@ test-slow: install  ## The tests that take minutes
 
 test-kills: install  ## The pipeline killed at 50 random moments
 	$(BIN)/pytest -s -m kills
+
+bench-policies: install  ## Every exit policy on frozen exit outputs; ARGS='--policies+ mine.Policy'
+	$(BIN)/python benchmarks/policies.py $(ARGS)
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Exit outputs of a run's test samples as a file of the policy benchmark: float16, with provenance.
 
-    python benchmarks/freeze.py runs/mine my-network "network, training, data, date"
+python benchmarks/freeze.py runs/mine my-network "network, training, data, date"
 """
 
 import argparse

@@ -215,4 +215,4 @@ def last_kept(
 
 def _range(values: Tensor) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
-    return low, high if high > low else low + 1.0
+    return low, high if high > low else low + (abs(low) or 1.0)

@@ -23,7 +23,7 @@ from eenet.cli.lightning import stage_parser
 from eenet.cli.pipeline import pipeline_parser
 from eenet.cli.stage_run import StageRun
 from eenet.outputs import load_outputs
-from eenet.run_folder import StageFolder
+from eenet.stage_folder import StageFolder
 
 ROOT = Path(__file__).parents[2]
 

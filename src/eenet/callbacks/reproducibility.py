@@ -13,8 +13,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from eenet.files import atomic, write_text
 from eenet.modules.multi_exit import MultiExitModule
-from eenet.run_folder import portable
 from eenet.seeding import epoch_seed
+from eenet.stage_folder import portable
 
 
 class RunConfig(SaveConfigCallback):

@@ -23,7 +23,7 @@ from eenet.files import write_text
 from eenet.modules.scheduler import metric_key
 from eenet.outputs import ExitOutputs
 from eenet.plotting.rows import Row, by_policy, column, exit_rows
-from eenet.run_folder import loggers_of
+from eenet.stage_folder import loggers_of
 
 
 def wandb_loggers(trainer: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from eenet.callbacks.reproducibility import BestCheckpoint, LastCheckpoint, RunC
 from eenet.callbacks.results import CurveReport, WriteDecisions
 from eenet.callbacks.wandb import check_online, drop_anonymous, name_trial_run, wandb_loggers
 from eenet.cli.merging import merge_no_init_args
-from eenet.run_folder import locate, loggers_of
+from eenet.stage_folder import locate, loggers_of
 
 merge_no_init_args()
 # A class may be named without its package: jsonargparse looks among those that are imported.

@@ -13,7 +13,8 @@ from eenet.cli.lightning import STRICT, stage_parser
 from eenet.cli.recipes import DEFAULTS
 from eenet.cli.stage_run import StageRun, swap
 from eenet.files import hold, sha256, write_text
-from eenet.run_folder import RunFolder, StageFolder, folder_of
+from eenet.run_folder import RunFolder
+from eenet.stage_folder import StageFolder, folder_of
 
 
 @dataclass

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from eenet.stage_folder import StageFolder, check_finished
+
 
 def main(args: list[str]) -> None:
     """Runs `eenet report`: writes report.html and figures/*.png, *.svg and *.pdf."""
@@ -19,6 +21,8 @@ def main(args: list[str]) -> None:
     add("--output", type=str | None, help="Folder of what is written; by default RUN/report.")
     add("--wandb", type=bool, default=False, help="Log the figures to the W&B run of stage 2 too.")
     options = parser.parse_args(args)
+    for run in options.runs:
+        check_finished(run, StageFolder(Path(run) / "stage1"), StageFolder(Path(run) / "stage2"))
     from eenet.report.write import log_to_wandb, write_report
 
     folder = Path(options.output or Path(options.runs[0]) / "report")

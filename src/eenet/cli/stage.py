@@ -6,7 +6,7 @@ from eenet.cli.lightning import EENetCLI
 from eenet.cli.main import reporting_errors
 from eenet.files import is_intact
 from eenet.modules.multi_exit import MultiExitModule
-from eenet.run_folder import StageFolder
+from eenet.stage_folder import StageFolder
 
 
 def main(words: list[str]) -> None:

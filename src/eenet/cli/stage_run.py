@@ -16,7 +16,7 @@ from jsonargparse import Namespace
 from eenet.callbacks.wandb import name_stage_run
 from eenet.cli.lightning import stage_parser
 from eenet.files import sha256, write_text
-from eenet.run_folder import StageFolder, difference, portable
+from eenet.stage_folder import StageFolder, difference, portable
 
 # What may differ between two calls on one run folder, since no result depends on it.
 _NOT_IN_IDENTITY = (

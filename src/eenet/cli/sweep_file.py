@@ -10,7 +10,6 @@ from random import Random
 from typing import Any
 
 import yaml
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 Trial = dict[str, Any]
 """Values by parameter name."""
@@ -133,6 +132,8 @@ def command_of(config: dict[str, Any], trial: Trial) -> list[str]:
     Raises:
         ValueError: If the command uses a macro that is not supported, or `${program}` without one.
     """
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
     texts = {
         name: json.dumps(value) if value is None or isinstance(value, list | dict) else value
         for name, value in trial.items()

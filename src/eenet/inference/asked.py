@@ -27,6 +27,8 @@ def choose(
     Raises:
         ValueError: If both are given, or nothing serves; the message says what to do.
     """
+    if not 0 < delta < 1:
+        raise ValueError(f"delta={delta}: a probability of breaking the promise is between 0 and 1")
     policies, fraction = run.policies(policy), run.budget_unit == "fraction"
     if max_loss is None:
         budget = 0.5 if budget is None else budget

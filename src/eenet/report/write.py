@@ -13,7 +13,8 @@ from eenet.report.figures import figures
 from eenet.report.numbers import Run, report_data
 from eenet.report.page import page
 from eenet.report.provenance import how_made, places
-from eenet.run_folder import RunFolder, build, difference
+from eenet.run_folder import RunFolder, build
+from eenet.stage_folder import difference
 
 
 def write_report(folders: list[str], output: Path) -> Path:

@@ -159,6 +159,8 @@ LIGHT = [
     *([command, "--help"] for command in ("pipeline", "fit", "test", "compare", "report")),
     *(["pipeline"], ["pipeline", "--config", "nothing"], ["fit", "--config", "digits/resnet20"]),
     *(["pipeline", "--config", "outputs/scheduler"], ["compare", "nothing"], ["compare"]),
+    *(["sweep", "--help"], ["sweep", "nothing"], ["predict", "--help"], ["report", "nothing"]),
+    ["predict", "nothing", "--input", "README.md"],
 ]
 
 
@@ -188,6 +190,8 @@ for words in eval(sys.argv[1]):
         (["fit", "--config=LICENSE"], "config='LICENSE' is not"),
         (["test", "--config", "conf"], "config='conf' is neither a file nor a recipe"),
         (["compare", "run", "--seeds", "0"], "seeds: 0 must be >0"),
+        (["predict", "nothing", "--input", "LICENSE"], "nothing is not the folder of a finished run"),
+        (["report", "nothing"], "nothing is not the folder of a finished run"),
         (["compare", "run", "--seed", "1"], "unrecognized arguments: --seed"),
     ],
 )

@@ -292,6 +292,7 @@ def test_asked_by_accuracy_and_watched(run_dir, images, tmp_path, capsys):
     assert "promised with probability 0.8" in capsys.readouterr().out
     assert "give one of them" in refused(capsys, *base, "--budget", "0.5")
     assert "give one of them" in refused(capsys, *base, "--control", "0.01")
+    assert "delta=3.0: a probability" in refused(capsys, *base, "--delta", "3")
 
 
 def test_lightning_keeps_its_own_predict(capsys):

@@ -139,6 +139,7 @@ def text_run(monkeypatch):
         policy = MaxProbability().fit(ExitOutputs(torch.tensor([1.0, 2.0]), logits))
         return AdaptivePredictor(MultiExitNetwork(stages, [net, net], 2), policy, 0.75)
 
+    monkeypatch.setattr("eenet.cli.predict.check_finished", lambda *stages: None)
     monkeypatch.setattr(AdaptivePredictor, "from_run", from_run)
     monkeypatch.setattr(RunFolder, "data", lambda run: Texts())
 

@@ -190,8 +190,11 @@ for words in eval(sys.argv[1]):
         (["fit", "--config=LICENSE"], "config='LICENSE' is not"),
         (["test", "--config", "conf"], "config='conf' is neither a file nor a recipe"),
         (["compare", "run", "--seeds", "0"], "seeds: 0 must be >0"),
-        (["predict", "nothing", "--input", "LICENSE"], "nothing is not the folder of a finished run"),
-        (["report", "nothing"], "nothing is not the folder of a finished run"),
+        (
+            ["predict", "nothing", "--input", "LICENSE"],
+            "nothing is not the folder of a finished run",
+        ),
+        (["report", "nothing"], "nothing is not the folder of a finished"),
         (["compare", "run", "--seed", "1"], "unrecognized arguments: --seed"),
     ],
 )

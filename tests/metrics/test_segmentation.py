@@ -18,6 +18,10 @@ def test_a_hand_computed_image():
     assert mean_iou(torch.zeros(3, 3)).isnan()
 
 
+def test_no_image_has_no_counts():
+    assert confusion_counts(*torch.zeros(2, 0, 4, 5).long(), num_classes=3).shape == (0, 3, 3)
+
+
 def test_images_add_up_to_torchmetrics_over_all_pixels():
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(4, (6, 8, 8), generator=generator)

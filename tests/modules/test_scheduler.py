@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -6,6 +7,7 @@ import torch
 from tests.conftest import make_outputs
 
 from eenet.data import OutputsData
+from eenet.metrics import BudgetCurve
 from eenet.modules import SchedulerModule
 from eenet.policies import EENet, EENetPlus, MaxProbability
 
@@ -67,3 +69,17 @@ def test_outputs_without_labels_are_fitted_and_decided_but_not_reported_on():
     )
     with pytest.raises(ValueError, match=r"data\.test: .* need labels"):
         trainer.test(module, data)
+
+
+def test_a_process_without_samples_adds_nothing():
+    policy, test = MaxProbability().fit(make_outputs()), make_outputs(samples=1)
+    data, metric = OutputsData.from_outputs(test=test), BudgetCurve(budgets=1, exits=3)
+    for rank in (1, 0):
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2, current_epoch=0)
+        (batch,) = data.test_dataloader()
+        exits = policy.at_fraction(0.7).decide(batch.evidence)
+        assert len(exits) == 1 - rank
+        metric.update(exits[None], batch.costs, batch.quality)
+    curve = metric.curve()
+    assert curve.quality.tolist() == test.answer_quality()[exits].flatten().tolist()
+    assert curve.cost.tolist() == test.costs[exits].tolist()

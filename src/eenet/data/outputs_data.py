@@ -144,11 +144,15 @@ class OutputsData(L.LightningDataModule):
 
 def _batch(outputs: ExitOutputs, index: Tensor, learn: bool) -> OutputsBatch:
     """The samples at some positions; the file is read, and evidence made, as needed."""
-    part = outputs.select(index)
+    count = len(index)  # none where there are more processes than samples; outputs hold one or more
+    part = outputs.select(index if count else torch.tensor([0]))
     evidence = part.evidence()
     if learn:
         quality = part.learning_quality()
     else:
         known = part.labelled
         quality = part.answer_quality() if known else torch.full_like(evidence.entropy, torch.nan)
-    return OutputsBatch(evidence, quality, part.costs, part.confusion)
+    costs = part.costs if part.costs.dim() == 1 else part.costs[:, :count]
+    confusion = None if part.confusion is None else part.confusion[:, :count]
+    evidence = Evidence(*(field[:, :count] for field in evidence))
+    return OutputsBatch(evidence, quality[:, :count], costs, confusion)

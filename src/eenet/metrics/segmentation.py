@@ -13,9 +13,12 @@ def confusion_counts(prediction: Tensor, labels: Tensor, num_classes: int) -> Te
         num_classes: Number of classes C.
     """
     counted = (labels >= 0) & (labels < num_classes)
-    cells = (labels * num_classes + prediction).where(counted, num_classes**2)
-    counts = [image.bincount(minlength=num_classes**2 + 1)[:-1] for image in cells.flatten(1)]
-    return torch.stack(counts).view(-1, num_classes, num_classes).int()
+    last = num_classes**2  # the cell of what does not count
+    cells = (labels * num_classes + prediction).where(counted, last)
+    counts = cells.new_zeros(len(cells), last + 1)
+    for row, image in zip(counts, cells.flatten(1), strict=True):
+        row += image.bincount(minlength=last + 1)
+    return counts[:, :-1].unflatten(1, (num_classes, num_classes)).int()
 
 
 def mean_iou(confusion: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ def confusion_counts(prediction: Tensor, labels: Tensor, num_classes: int) -> Te
     counts = cells.new_zeros(len(cells), last + 1)
     for row, image in zip(counts, cells.flatten(1), strict=True):
         row += image.bincount(minlength=last + 1)
-    return counts[:, :-1].unflatten(1, (num_classes, num_classes)).int()
+    return counts[:, :-1].reshape(len(cells), num_classes, num_classes).int()
 
 
 def mean_iou(confusion: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def at_exits(values: Tensor, exits: Tensor) -> Tensor:
     """
     if values.dim() == 1:
         return values[exits]
-    return values.gather(0, torch.atleast_2d(exits)).view_as(exits)
+    return values.gather(0, exits if exits.dim() == 2 else exits[None]).view_as(exits)
 
 
 def tilt(shares: Tensor, strength: float) -> Tensor:

@@ -16,7 +16,7 @@ from eenet.cli import main
 from eenet.cli.lightning import EENetCLI, stage_parser
 from eenet.cli.pipeline import pipeline_parser
 from eenet.cli.recipes import RECIPES
-from eenet.models import resnet, torchvision_backbone, transformer
+from eenet.models import backbone, resnet, transformer
 from eenet.outputs import load_outputs, save_outputs
 
 CONFIGS = sorted([*RECIPES.glob("*/*.yaml"), *Path("tests/conf").rglob("*.yaml")])
@@ -33,9 +33,9 @@ def no_download(name_or_path, config, load=transformer._load):
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
 def test_every_config_is_valid_and_instantiates(path, monkeypatch):
     monkeypatch.setattr(transformer, "_load", no_download)
-    load = torchvision_backbone._load
-    random = lambda name, classes, weights, size: load(name, classes, None, size)  # noqa: E731
-    monkeypatch.setattr(torchvision_backbone, "_load", random)
+    load = backbone.load_network
+    random = lambda name, classes, weights, options: load(name, classes, None, options)  # noqa: E731
+    monkeypatch.setattr(backbone, "load_network", random)
     monkeypatch.setattr(resnet, "_take_published", lambda *_: True)
     make = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, **_: make(name))

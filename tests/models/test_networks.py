@@ -128,7 +128,7 @@ def head_parameters(net: MultiExitNetwork, k: int) -> list[tuple[str, nn.Paramet
         (lambda: MSDNet(step_mode="odd"), "step_mode='odd'"),  # type: ignore[arg-type]
         (lambda: MSDNet(prune="all"), "prune='all'"),  # type: ignore[arg-type]
         (lambda: MSDNet(stem="tiny"), "stem='tiny'"),  # type: ignore[arg-type]
-        (lambda: TorchvisionBackbone("resnet5"), "name='resnet5'"),
+        (lambda: TorchvisionBackbone("resnet5"), "model=.resnet5."),
         (lambda: TorchvisionBackbone("resnet18", ["layer9"]), r"exits=\['layer9'\].*'layer4'"),
         (lambda: TorchvisionBackbone("resnet18", ["layer2.9"]), r"exits=.*'layer2\.1', 'layer3'"),
         (lambda: TorchvisionBackbone("resnet18", ["layer2", "layer1"]), "exits=.*in this order"),

@@ -1,0 +1,312 @@
+"""Where a network that is one module can be cut into stages, and the stages."""
+
+import copy
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import FlopCounterMode
+
+Size = tuple[int, ...]
+"""Shape of one sample."""
+
+
+class Place(NamedTuple):
+    """A module that all features pass through, so that an exit can stand behind it."""
+
+    name: str
+    macs: float
+    """Multiply-accumulate operations per sample up to there."""
+    shape: Size
+    """Of the features of one sample."""
+
+
+class _Tracer(fx.Tracer):
+    """Traces into the modules around the exits and into no others."""
+
+    def __init__(self, exits: Sequence[str]) -> None:
+        super().__init__(param_shapes_constant=True)
+        self.exits = exits
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not any(name.startswith(f"{module_qualified_name}.") for name in self.exits)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        value = super().getattr(attr, attr_val, parameter_proxy_cache)
+        if isinstance(value, fx.Proxy):  # some compare the types of weights and input
+            value.dtype = attr_val.dtype  # type: ignore[attr-defined]
+        return value
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
+        batch = self.create_proxy("placeholder", "x", (), {})
+        batch.dtype = torch.float32  # type: ignore[attr-defined]
+
+        def logits(root: nn.Module, x: Any) -> Any:
+            result = root_fn(root, x)  # with all other arguments at their defaults
+            if isinstance(result, dict):  # transformers
+                return result.get("logits", next(iter(result.values())))
+            return result
+
+        return logits, [self.root, batch]
+
+
+class _Run(fx.Interpreter):
+    """Runs a graph without computing anything; keeps the value of each node and what it costs."""
+
+    def __init__(self, model: nn.Module, graph: fx.Graph, batch: Tensor) -> None:
+        super().__init__(model, graph=graph)
+        self.values: dict[fx.Node, Any] = {}
+        self.macs: dict[fx.Node, float] = {}
+        # As in `costs.count_macs`.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:
+            self.flops, self.batch_size = flops, len(batch)
+            self.run(batch)
+
+    def run_node(self, n: fx.Node) -> Any:
+        before = self.flops.get_total_flops()
+        value = self.values[n] = super().run_node(n)
+        self.macs[n] = (self.flops.get_total_flops() - before) / 2 / self.batch_size
+        return value
+
+
+class Graph:
+    """A network as a graph of the modules that it calls.
+
+    Args:
+        model: The network, which stays as it is.
+        size: Shape of one sample.
+        exits: The modules around these are part of the graph, all others are its nodes.
+
+    Raises:
+        ValueError: If the network cannot be traced, or takes no such sample.
+    """
+
+    def __init__(self, model: nn.Module, size: Size, exits: Sequence[str] = ()) -> None:
+        self.model, training = model, model.training
+        try:
+            # In evaluation mode what only training returns is left out (GoogLeNet, Inception).
+            graph = _Tracer(exits).trace(model.eval())
+        except Exception as error:  # whatever a network does with what stands for a tensor
+            raise ValueError(
+                f"model: {type(model).__name__}.forward cannot be traced by torch.fx "
+                f"({_line(error)}). Its modules run as {_order(model, size)}: write a "
+                "MultiExitNetwork of them, or move what depends on values into a module of its own"
+            ) from error
+        finally:
+            model.train(training)
+        graph = fx.GraphModule(model, graph).graph  # which knows the modules that it calls
+        graph.eliminate_dead_code()
+        self.nodes: list[fx.Node] = list(graph.nodes)
+        self.calls = [node for node in self.nodes if node.op == "call_module"]
+        self.position = {node: k for k, node in enumerate(self.nodes)}
+        dry = on_meta(model)
+        try:
+            runs = [_Run(dry, graph, torch.empty(b, *size, device="meta")) for b in (2, 3)]
+        except Exception as error:
+            raise ValueError(
+                f"input_size={list(size)}: {type(model).__name__} takes no such sample "
+                f"({_line(error)}); give the shape of one, such as [3, 224, 224]"
+            ) from error
+        self.macs, self.values = runs[0].macs, runs[0].values
+        pairs = {node: (runs[0].values[node], runs[1].values[node]) for node in self.nodes}
+        # What depends on the shape of a sample alone is known to every stage.
+        self.constants = {n for n, (x, y) in pairs.items() if not _tensors(x) and x == y}
+        self.batches = {n for n, pair in pairs.items() if [_rows(x) for x in pair] == [2, 3]}
+        self.dependent: set[fx.Node] = set()
+        for node in self.nodes:
+            inputs = not self.dependent.isdisjoint(node.all_input_nodes)
+            if node not in self.constants and (inputs or node.op == "placeholder"):
+                self.dependent.add(node)
+
+    def shape(self, node: fx.Node) -> Size:
+        """Shape of a node's value for one sample."""
+        return tuple(self.values[node].shape[1:])
+
+    @property
+    def classifier(self) -> fx.Node:
+        """The last module with weights that runs."""
+        modules = {n: self.model.get_submodule(str(n.target)) for n in self.calls}
+        weighted = [n for n, module in modules.items() if [*module.parameters()]]
+        return (weighted or self.calls)[-1]
+
+    def end(self, call: fx.Node) -> fx.Node:
+        """The node of a module's features: its result, or the first of several."""
+        firsts = [n for n in call.users if n.args[1:] == (0,) and n in self.batches]
+        return call if call in self.batches or not firsts else firsts[0]
+
+    def bypassing(self, end: fx.Node) -> list[fx.Node]:
+        """The nodes whose values are needed behind `end` without coming through it."""
+        place = self.position[end]
+        return [
+            n
+            for n in self.nodes[:place]
+            if n in self.dependent
+            and any(self.position[u] > place and u not in self.constants for u in n.users)
+        ]
+
+
+def cut(graph: Graph, exits: list[str]) -> tuple[list[nn.Module], nn.Module, list[Size]]:
+    """Cuts a network behind each exit and before its classifier.
+
+    Returns:
+        The stages, the classifier as a head of the last, and the shapes of what stages leave.
+
+    Raises:
+        ValueError: If an exit is no module of the network, is out of order or is bypassed.
+    """
+    order = [str(node.target) for node in graph.calls]
+    last = graph.classifier.all_input_nodes[0]
+    ends = [*(graph.end(node) for node in graph.calls if node.target in exits), last]
+    places = [graph.nodes.index(end) + 1 for end in ends]
+    if [name for name in order if name in exits] != exits or places != sorted(set(places)):
+        raise ValueError(
+            f"exits={exits} must be modules that run in this order, none inside another, each once "
+            f"and before the classifier; the modules run as {order}"
+        )
+    for end, name in zip(ends, [*exits, "the last module before the classifier"], strict=True):
+        if end not in graph.batches:
+            raise ValueError(
+                f"exits: {name!r} does not give one tensor with the samples first; choose another "
+                "module"
+            )
+        if bypassing := graph.bypassing(end):
+            raise ValueError(
+                f"exits: the value {bypassing[-1].name!r} bypasses {name!r}; choose a module that "
+                "everything passes through"
+            )
+    parts = [graph.nodes[a:b] for a, b in pairwise([0, *places, len(graph.nodes)])]
+    pieces = [_part(graph, *pair) for pair in zip([None, *ends], parts, strict=True)]
+    return pieces[:-1], pieces[-1], [graph.shape(end) for end in ends]
+
+
+def _part(graph: Graph, start: fx.Node | None, nodes: list[fx.Node]) -> nn.Module:
+    """Some nodes as a module, which takes the value of the node `start` as its input."""
+    part = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    if start is not None:
+        copies[start] = part.placeholder("state")
+
+    def copied(node: fx.Node) -> Any:
+        if node in graph.constants and node not in copies:
+            return graph.values[node]
+        if node not in copies:  # the same for every input
+            copies[node] = part.node_copy(node, copied)
+        return copies[node]
+
+    for node in nodes:
+        if node not in graph.constants or copies.keys() >= {*node.all_input_nodes}:
+            copies[node] = part.node_copy(node, copied)
+    if nodes[-1].op != "output":
+        part.output(copies[nodes[-1]])
+    return fx.GraphModule(graph.model, part)
+
+
+def find_places(model: nn.Module, size: Size) -> tuple[list[Place], float]:
+    """The modules behind which exits can stand, in order, one for each cost.
+
+    Args:
+        model: The network, which stays as it is.
+        size: Shape of one sample.
+
+    Returns:
+        The places, and the MACs of the whole network.
+
+    Raises:
+        ValueError: If the network cannot be traced, or takes no such sample.
+    """
+    dry = on_meta(model)
+    graph = Graph(dry, size, _openable(dry))
+    targets = [str(node.target) for node in graph.calls]
+    last = graph.position[graph.classifier]
+    places, macs = list[Place](), 0.0
+    for node in graph.nodes[:last]:
+        macs += graph.macs[node]
+        name, end = str(node.target), graph.end(node)
+        if targets.count(name) != 1 or end not in graph.batches or graph.bypassing(end):
+            continue
+        place = Place(name, macs, graph.shape(end))
+        if not places or places[-1].macs < macs:
+            places.append(place)
+        elif places[-1].name.rpartition(".")[0] == name.rpartition(".")[0]:
+            places[-1] = place  # an activation or pooling follows
+    places = [p._replace(name=_short(dry, p.name)) for p in places if p.macs < macs]
+    return places, macs + sum(graph.macs[node] for node in graph.nodes[last:])
+
+
+def _openable(model: nn.Module) -> list[str]:
+    """The modules, a dot behind each, that hold lists of others and can be traced."""
+    opened: list[str] = []
+    closed: list[str] = []
+    for name, module in model.named_modules():
+        if not name or isinstance(module, nn.ModuleList) or name.startswith(tuple(closed)):
+            continue
+        try:
+            if not _holds_blocks(module):
+                raise ValueError(name)
+            _Tracer([*opened, f"{name}."]).trace(model)
+            opened.append(f"{name}.")
+        except Exception:  # whatever a module does with what stands for a tensor
+            closed.append(f"{name}.")
+    return opened
+
+
+def _short(model: nn.Module, name: str) -> str:
+    """The name of the longest `nn.Sequential` that ends where the module does."""
+    parent, _, child = name.rpartition(".")
+    module = model.get_submodule(parent)
+    if parent and isinstance(module, nn.Sequential) and [*module._modules][-1] == child:
+        return _short(model, parent)
+    return name
+
+
+def _holds_blocks(module: nn.Module) -> bool:
+    """Whether a module is a list, or holds one of blocks: of modules that have parts.
+
+    What blocks hold are often lists, too (a convolution, its norm and activation, three times).
+    """
+    for parts in module.modules():
+        if isinstance(parts, (nn.Sequential, nn.ModuleList)):
+            least = 2 if isinstance(parts, nn.Sequential) else 1
+            if sum(_depth(part) >= least for part in parts) > 1:
+                return True
+    return isinstance(module, nn.Sequential)
+
+
+def _depth(module: nn.Module) -> int:
+    return max((1 + _depth(part) for part in module.children()), default=0)
+
+
+def on_meta(model: nn.Module) -> nn.Module:
+    """A copy of a network in evaluation mode whose tensors hold nothing."""
+    return copy.deepcopy(model).to("meta").eval()
+
+
+def _tensors(value: Any) -> bool:
+    return any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
+
+
+def _rows(value: Any) -> int | None:
+    return len(value) if isinstance(value, Tensor) and value.dim() else None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).partition("\n")[0]
+
+
+def _order(model: nn.Module, size: Size) -> list[str]:
+    """The modules two levels deep in the order in which they run, as far as they do."""
+    order: list[str] = []
+    dry = on_meta(model)
+    for name, module in dry.named_modules():
+        if name and name.count(".") < 2:
+            module.register_forward_pre_hook(lambda *_, name=name: order.append(name))
+    try:
+        with torch.no_grad():
+            dry(torch.empty(2, *size, device="meta"))
+    except Exception:  # those up to there are known
+        pass
+    return list(dict.fromkeys(order)) or [name for name, _ in model.named_children()]

@@ -1,6 +1,7 @@
 """The command line: every shipped config parses, bad input gets one clear error."""
 
 import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,10 @@ def no_download(name_or_path, config, load=transformer._load):
 def test_every_config_is_valid_and_instantiates(path, monkeypatch):
     monkeypatch.setattr(transformer, "_load", no_download)
     load = backbone.load_network
-    random = lambda name, classes, weights, options: load(name, classes, None, options)  # noqa: E731
+
+    def random(name, classes, weights, options):
+        return load(name, classes, None, options)._replace(trained_stages=True)
+
     monkeypatch.setattr(backbone, "load_network", random)
     monkeypatch.setattr(resnet, "_take_published", lambda *_: True)
     make = timm.create_model
@@ -131,6 +135,15 @@ def stage1_config(folder):
     return str(path)
 
 
+def test_places_of_exits_are_listed_with_their_costs(capsys):
+    main(["exits", "torchvision.models.resnet18", "--input_size", "3,64,64"])
+    rows = [re.split(r" *│ *", line.strip(" │")) for line in capsys.readouterr().out.splitlines()]
+    names = [row[0] for row in rows if len(row) == 4]
+    assert names[names.index("layer1") :][:3] == ["layer1", "layer2.0", "layer2"]
+    (layer2,) = (row for row in rows if row[0] == "layer2")
+    assert layer2[3] == "128 x 8 x 8"
+
+
 def test_the_last_epoch_is_kept_even_where_it_is_not_the_best(tmp_path):
     EENetCLI(args=["fit", "--config", stage1_config(tmp_path), "--checkpoint.mode=min"])
     epochs = {
@@ -156,7 +169,7 @@ def test_without_a_checkpoint_nothing_is_tested(files, capsys):
 
 LIGHT = [
     *([], ["--help"], ["--version"], ["pipelin"], ["recipes"], ["recipes", "nothing"]),
-    *([command, "--help"] for command in ("pipeline", "fit", "test", "compare", "report")),
+    *([command, "--help"] for command in ("pipeline", "fit", "test", "compare", "report", "exits")),
     *(["pipeline"], ["pipeline", "--config", "nothing"], ["fit", "--config", "digits/resnet20"]),
     *(["pipeline", "--config", "outputs/scheduler"], ["compare", "nothing"], ["compare"]),
     *(["sweep", "--help"], ["sweep", "nothing"], ["predict", "--help"], ["report", "nothing"]),
@@ -196,6 +209,9 @@ for words in eval(sys.argv[1]):
         ),
         (["report", "nothing"], "nothing is not the folder of a finished"),
         (["compare", "run", "--seed", "1"], "unrecognized arguments: --seed"),
+        (["exits", "resnet5"], "model='resnet5' cannot be built"),
+        (["exits", "resnet18", "--input_size", "big"], "input_size='big' must be whole numbers"),
+        (["exits", "nowhere.Net"], "model='nowhere.Net' cannot be built"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(words, message, capsys):

@@ -11,8 +11,10 @@ from tests.models.networks import BERT, NETWORKS, images, run_steps
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from eenet.cli import main
 from eenet.cli.lightning import stage_parser
 from eenet.models import (
+    Backbone,
     CifarResNet,
     DenseNet,
     HRNet,
@@ -128,7 +130,10 @@ def head_parameters(net: MultiExitNetwork, k: int) -> list[tuple[str, nn.Paramet
         (lambda: MSDNet(step_mode="odd"), "step_mode='odd'"),  # type: ignore[arg-type]
         (lambda: MSDNet(prune="all"), "prune='all'"),  # type: ignore[arg-type]
         (lambda: MSDNet(stem="tiny"), "stem='tiny'"),  # type: ignore[arg-type]
-        (lambda: TorchvisionBackbone("resnet5"), "model=.resnet5."),
+        (
+            lambda: TorchvisionBackbone("resnet5"),
+            "no network 'resnet5', but .*resnet50",
+        ),
         (lambda: TorchvisionBackbone("resnet18", ["layer9"]), r"exits=\['layer9'\].*'layer4'"),
         (lambda: TorchvisionBackbone("resnet18", ["layer2.9"]), r"exits=.*'layer2\.1', 'layer3'"),
         (lambda: TorchvisionBackbone("resnet18", ["layer2", "layer1"]), "exits=.*in this order"),
@@ -176,10 +181,18 @@ def test_importing_the_models_does_not_import_extras() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_without_its_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_package_the_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'eenet\[text\]'"):
         TransformerEncoder(config=BERT, exits=[3])
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'eenet\[seg\]'"):
         HRNet()
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'eenet\[timm\]'"):
+        Backbone("timm:resnet18", ["layer1"])
+    with pytest.raises(SystemExit):
+        main(["exits", "timm:resnet18"])
+    error = capsys.readouterr().err
+    assert error == "eenet: error: this needs the package 'timm': pip install 'eenet[timm]'\n"

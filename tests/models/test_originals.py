@@ -95,8 +95,12 @@ def test_torchvision_weights_from_a_file(tmp_path: Any) -> None:
         other.stages[0].state_dict()["conv1.weight"], theirs.conv1.weight.detach()
     )
     assert (ours.trained, other.trained) == (True, False)
+    MultiExitModule(other, heads_only=True).train()  # all heads, since the last one is new
+    assert all(p.requires_grad for p in other.heads.parameters())
+    assert not any(p.requires_grad for p in other.stages.parameters())
+    assert (other.stages.training, other.heads.training) == (False, True)
     with pytest.raises(ValueError, match="never trained"):
-        MultiExitModule(other, heads_only=True)
+        MultiExitModule(TorchvisionBackbone("resnet18", ["layer2"], 3), heads_only=True)
 
 
 def million_parameters(modules: nn.Module) -> float:

@@ -27,6 +27,7 @@ _COMMANDS = {
     "report": "eenet.cli.report:main",
     "sweep": "eenet.cli.sweep:sweep_command",
     "recipes": "eenet.cli.recipes:main",
+    "exits": "eenet.cli.exits:main",
 }
 """What takes the rest of the command line."""
 _STAGE_COMMANDS = ("fit", "validate", "test", "predict")
@@ -127,7 +128,10 @@ def _in_which(configs: list[str], cause: str, words: list[str]) -> str:
     return f" (in {', '.join(configs)})"
 
 
-_MISTAKES = (ValueError, TypeError, OSError, pickle.UnpicklingError, ArgumentError)
+_MISTAKES = (
+    *(ValueError, TypeError, OSError, ModuleNotFoundError),
+    *(pickle.UnpicklingError, ArgumentError),
+)
 
 
 @contextmanager

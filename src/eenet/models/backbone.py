@@ -70,7 +70,8 @@ class Backbone(MultiExitNetwork):
         classes = graph.shape(graph.nodes[-1])[0]
         early = [_head(shape, size, classes, head_convs, pooling) for shape in shapes[:-1]]
         super().__init__(stages, [*early, classifier], classes)
-        self.trained, self.restore_args = source.trained, source.restore
+        self.trained, self.trained_stages = source.trained, source.trained_stages
+        self.restore_args = source.restore
         self.channel_dim = 1 if len(shapes[0]) == 3 and not _channels_last(shapes[0], size) else -1
 
 

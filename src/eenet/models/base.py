@@ -34,6 +34,8 @@ class MultiExitNetwork(nn.Module):
 
     A subclass that loads weights of its own sets it.
     """
+    trained_stages = False
+    """Whether the stages come trained, so that all heads alone can be: the last one is new."""
     restore_args: dict[str, Any] = {}  # noqa: RUF012
     """Arguments to replace by these where the weights come from a checkpoint: with them, building
     the network reads no file and downloads nothing. Plain values, kept in the checkpoint."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from eenet.extras import require
 from eenet.models.base import MultiExitNetwork, null_is_none
 from eenet.models.layers import conv_block
+from eenet.models.sources import load_network
 from eenet.models.weights import take_weights
 
 _Branches = list[Tensor]
@@ -44,7 +45,11 @@ class HRNet(MultiExitNetwork):
         timm = require("timm", "seg")
         if name not in (known := timm.list_models("hrnet*")):
             raise ValueError(f"name={name!r} is none of timm's HRNets: {known}")
-        model = _load(timm, name, null_is_none(weights))
+        weights = null_is_none(weights)
+        file = weights if weights and Path(weights).is_file() else None
+        model: Any = load_network(f"timm:{name}", weights=None if file else weights).model
+        if file:
+            take_weights(model, file, fresh=_UNUSED)
         stem = (model.conv1, model.bn1, model.act1, model.conv2, model.bn2, model.act2)
         stages: list[nn.Module] = [_First(*stem, model.layer1)]
         widths = [model.layer1[-1].conv3.out_channels]
@@ -63,21 +68,6 @@ class HRNet(MultiExitNetwork):
                 "image_size and crop of the data accordingly"
             )
         return x
-
-
-def _load(timm: Any, name: str, weights: str | None) -> Any:
-    if weights not in (None, "DEFAULT") and not Path(weights).is_file():
-        raise ValueError(f"weights={weights!r} is neither 'DEFAULT' nor an existing file")
-    try:
-        model = timm.create_model(name, pretrained=weights == "DEFAULT")
-    except (OSError, RuntimeError) as error:
-        raise ValueError(
-            f"weights={weights!r} cannot be downloaded ({error}): give the path of a file with "
-            f"{name}'s weights, or null for random ones"
-        ) from error
-    if weights not in (None, "DEFAULT"):
-        take_weights(model, weights, fresh=_UNUSED)
-    return model
 
 
 class _First(nn.Sequential):

@@ -1,13 +1,11 @@
-"""Networks by name: torchvision's, timm's, those of transformers, or one's own."""
+"""Networks with one exit by name: torchvision's, timm's, those of transformers, one's own."""
 
 import inspect
 import json
-from collections.abc import Callable
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torchvision
@@ -25,10 +23,12 @@ class Source(NamedTuple):
     model: nn.Module
     trained: bool
     """Whether its classifier comes trained for the classes."""
+    trained_stages: bool
+    """Whether what stands before the classifier comes trained."""
     size: tuple[int, ...]
-    """Shape of a sample that it takes."""
+    """Shape of the samples for which it was made."""
     restore: Options
-    """Arguments of `load_network` by which it is built again without weights."""
+    """Arguments that replace others to build it again without weights."""
 
 
 def load_network(
@@ -37,168 +37,129 @@ def load_network(
     weights: str | None = None,
     options: Options | None = None,
 ) -> Source:
-    """Builds a network from its name.
-
-    Args:
-        model: A torchvision name ("resnet50"), "timm:NAME", "hf:ID_OR_FOLDER" of an image
-            classifier or "hf:MODEL_TYPE", a dotted name of a class or function ("mynet.Net"), or
-            the network itself, which is used, not copied.
-        num_classes: Number of classes; None for those of the network. If the weights are for
-            another number, the classifier's last layer starts anew.
-        weights: "DEFAULT" for those that belong to the name, which may be downloaded; torchvision's
-            by name; the path of a file of weights of this network, with its classifier or without;
-            None for random ones (or the module's own).
-        options: Further arguments of the network.
+    """Builds a network from its name; `Backbone` describes the arguments.
 
     Raises:
         ModuleNotFoundError: If timm or transformers is needed and not installed.
-        ValueError: If there is no such network or weights.
+        ValueError: If there is no such network or weights, or they cannot be downloaded.
     """
-    options = dict(options or {})
+    options, is_file = dict(options or {}), weights is not None and Path(weights).is_file()
+    named, classes, restore = (None if is_file else weights), num_classes, Options()
     if isinstance(model, nn.Module):
-        trained = fit_classifier(model, num_classes) and weights is None
-        source = Source(model, trained, _size(model), {})
+        net, trained, model = model, True, type(model).__name__
     else:
-        prefix, colon, name = model.partition(":")
-        kinds: dict[str, Callable[..., Source]] = {"timm": _timm, "hf": _hugging_face}
-        if colon:
-            make = kinds.get(prefix)
-        else:
-            make, name = (_own if "." in model else _torchvision), model
-        if make is None:
-            raise ValueError(f"model={model!r}: before the colon stands timm or hf, not {prefix!r}")
-        file = weights is not None and Path(weights).is_file()
-        source = make(name, num_classes, None if file else weights, options)
-        restore = {"weights": None, "options": options} | source.restore
-        source = source._replace(restore=restore)
-    if weights is not None and Path(weights).is_file():
-        classifier = f"{_classifier(source.model)[0]}."
+        kind, colon, name = model.rpartition(":")
+        kind = kind if colon else "own" if "." in model else "torchvision"
+        if kind not in _KINDS:
+            raise ValueError(f"model={model!r}: before the colon stands timm or hf, not {kind!r}")
+        make, *extra = _KINDS[kind]
+        if extra:
+            require(*extra)
+        try:
+            net, classes, restore = make(name, num_classes, named, options)
+        except (*_FAULTS, KeyError) as error:
+            given = f"model={model!r}" + (f", weights={named!r}" if named else "")
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(
+                f"{given} cannot be built or downloaded: {reason}; weights may also be the path of "
+                "a file, or null for random ones"
+            ) from error
+        restore = {"weights": None, "options": options} | restore
+        trained = named is not None
+    kept = fit_classifier(net, num_classes) and num_classes in (None, classes)
+    if is_file and weights:
+        classifier = f"{_classifier(net)[0]}."
         # Auxiliary classifiers serve torchvision's own training alone.
-        fresh = (classifier, "aux1.", "aux2.", "AuxLogits.")
-        taken = take_weights(source.model, weights, fresh)
-        source = source._replace(trained=f"{classifier}weight" in taken)
-    source.model.train()  # transformers hands out networks in evaluation mode
-    return source
+        taken = take_weights(net, weights, (classifier, "aux1.", "aux2.", "AuxLogits."))
+        trained, kept = True, f"{classifier}weight" in taken
+    elif named and not restore:
+        raise ValueError(f"weights={weights!r}: there is no such file for the module {model}")
+    net.train()  # transformers hands out networks in evaluation mode
+    return Source(net, trained and kept, trained, _size(net, options), restore)
 
 
-def _torchvision(
-    name: str, num_classes: int | None, weights: str | None, options: Options
-) -> Source:
-    if name not in (known := torchvision.models.list_models(module=torchvision.models)):
-        raise ValueError(
-            f"model={name!r} is none of torchvision's classification networks{_hint(name, known)}; "
-            "see torchvision.models.list_models(module=torchvision.models), or give timm:NAME, "
-            "hf:ID_OR_FOLDER or a dotted name"
-        )
-    make = partial(torchvision.models.get_model, name, **options)
-    if weights is None:
-        model = make(**_classes(num_classes))
-    else:
-        names = ["DEFAULT", *(entry.name for entry in torchvision.models.get_model_weights(name))]
-        _check_weights(weights, name, names)
-        model = _download(partial(make, weights=weights), weights, name)
-    trained = fit_classifier(model, num_classes) and weights is not None
-    # What torchvision's weights change of the architecture.
+_Made = tuple[Any, int | None, Options]
+"""A network, the classes of its weights, and further `Source.restore`."""
+
+
+def _torchvision(name: str, classes: int | None, weights: str | None, options: Options) -> _Made:
+    _check("network", name, torchvision.models.list_models(module=torchvision.models))
+    given: Options = {} if classes is None else {"num_classes": classes}
+    if weights is not None:
+        names = [entry.name for entry in torchvision.models.get_model_weights(name)]
+        _check("weights", weights, ["DEFAULT", *names])
+        given = {"weights": weights}
+    model = torchvision.models.get_model(name, **options, **given)
+    # What weights change of the architecture.
     if hasattr(model, "transform_input"):  # GoogLeNet, Inception
-        options = options | {"transform_input": model.transform_input, "init_weights": False}
+        options |= {"transform_input": model.transform_input, "init_weights": False}
     if hasattr(model, "image_size"):  # vision transformers
-        options = options | {"image_size": model.image_size}
-    return Source(model, trained, _size(model), {"options": options})
+        options["image_size"] = model.image_size
+    return model, 1000, {}
 
 
-def _timm(name: str, num_classes: int | None, weights: str | None, options: Options) -> Source:
-    timm = require("timm", "timm")
+def _timm(name: str, classes: int | None, weights: str | None, options: Options) -> _Made:
+    import timm
+
     if not timm.is_model(name):
-        raise ValueError(f"model='timm:{name}' is not in timm{_hint(name, timm.list_models())}")
-    _check_weights(weights, name, ["DEFAULT"])
-    make = partial(timm.create_model, name, weights is not None, **options)
-    model = _download(partial(make, **_classes(num_classes)), weights, name)
-    own = model.pretrained_cfg
-    trained = weights is not None and num_classes in (None, own["num_classes"])
-    _, *size = own["input_size"]
-    size = [options.get("in_chans", 3), *(_pair(options.get("img_size")) or size)]
-    return Source(model, trained, tuple(size), {})
+        _check("network", name, timm.list_models())
+    _check("weights", weights, [None, "DEFAULT"])
+    given: Options = {} if classes is None else {"num_classes": classes}
+    model: Any = timm.create_model(name, pretrained=weights is not None, **options, **given)
+    return model, model.pretrained_cfg["num_classes"], {}
 
 
-def _hugging_face(
-    name: str, num_classes: int | None, weights: str | None, options: Options
-) -> Source:
-    hub = require("transformers", "text")
-    kind, classes = hub.AutoModelForImageClassification, {}
-    _check_weights(weights, name, ["DEFAULT"])
-    try:
-        if name in hub.CONFIG_MAPPING:
-            config = hub.AutoConfig.for_model(name, **options)
-        else:
-            config = hub.AutoConfig.from_pretrained(name, **options)
-        before = config.num_labels
-        classes = {"num_labels": num_classes or before}
-        if weights is None:
-            config.num_labels = classes["num_labels"]
-            model = kind.from_config(config)
-        else:
-            model = kind.from_pretrained(
-                name, **options, **classes, dtype=torch.float32, ignore_mismatched_sizes=True
-            )
-    except (OSError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"model='hf:{name}' cannot be loaded ({error}): give an image classifier's id on the "
-            "hub, its folder, or its model_type with options"
-        ) from error
-    restore = json.loads(model.config.to_json_string(use_diff=False))
-    named = {"model": f"hf:{model.config.model_type}", "options": restore}
-    trained = weights is not None and num_classes in (None, before)
-    return Source(model, trained, _size(model), named)
+def _transformers(name: str, classes: int | None, weights: str | None, options: Options) -> _Made:
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageClassification
+
+    _check("weights", weights, [None, "DEFAULT"])
+    configs, models = AutoConfig, cast(Any, AutoModelForImageClassification)
+    known = name in CONFIG_MAPPING
+    config = (configs.for_model if known else configs.from_pretrained)(name, **options)
+    own = config.num_labels
+    config.num_labels = classes or own
+    if weights is None:
+        model = models.from_config(config)
+    else:
+        model = models.from_pretrained(
+            name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+        )
+    whole = json.loads(config.to_json_string(use_diff=False))
+    return model, own, {"model": f"hf:{config.model_type}", "options": whole}
 
 
-def _own(name: str, num_classes: int | None, weights: str | None, options: Options) -> Source:
-    _check_weights(weights, name, [])
-    try:
-        make = resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"model={name!r} cannot be imported: {error}") from error
-    taken = "num_classes" in inspect.signature(make).parameters
-    model = make(**options, **(_classes(num_classes) if taken else {}))
+def _own(name: str, classes: int | None, weights: str | None, options: Options) -> _Made:
+    _check("weights", weights, [None])
+    make = resolve_name(name)
+    if classes is not None and "num_classes" in inspect.signature(make).parameters:
+        options = {"num_classes": classes} | options
+    model = make(**options)
     if not isinstance(model, nn.Module):
-        raise ValueError(f"model={name!r} gives {type(model).__name__}, not a torch.nn.Module")
-    fit_classifier(model, num_classes)
-    return Source(model, False, _size(model), {})
+        raise ValueError(f"it gives {type(model).__name__}, not a torch.nn.Module")
+    return model, classes, {}
 
 
-def _classes(num_classes: int | None) -> Options:
-    return {} if num_classes is None else {"num_classes": num_classes}
+_KINDS: dict[str, tuple[Any, ...]] = {
+    "torchvision": (_torchvision,),
+    "timm": (_timm, "timm", "timm"),
+    "hf": (_transformers, "transformers", "text"),
+    "own": (_own,),
+}
+_FAULTS = (AttributeError, ImportError, OSError, RuntimeError, TypeError, ValueError)
 
 
-def _hint(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def _check(what: str, name: str | None, known: list[Any]) -> None:
+    if name not in known:
+        close = get_close_matches(str(name), map(str, known), n=1) if len(known) > 9 else known
+        raise ValueError(f"there is no {what} {name!r}, but {close}")
 
 
-def _size(model: Any) -> tuple[int, ...]:
-    config = getattr(model, "config", None)
-    size = getattr(model, "image_size", None) or getattr(config, "image_size", None) or 224
-    return (getattr(config, "num_channels", 3), *_pair(size))
-
-
-def _pair(size: Any) -> tuple[int, ...]:
-    return (size, size) if isinstance(size, int) else tuple(size or ())
-
-
-def _check_weights(weights: str | None, name: str, known: list[str]) -> None:
-    if weights not in (None, *known):
-        raise ValueError(f"weights={weights!r} is neither a file nor one of {name}'s: {known}")
-
-
-def _download(make: Callable[[], nn.Module], weights: str | None, name: str) -> Any:
-    try:
-        return make()
-    except (OSError, RuntimeError) as error:
-        if weights is None:
-            raise
-        raise ValueError(
-            f"weights={weights!r} cannot be downloaded ({error}): give the path of a file with "
-            f"{name}'s weights, or null for random ones"
-        ) from error
+def _size(model: Any, options: Options) -> tuple[int, ...]:
+    known = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))
+    about = getattr(model, "config", model)
+    channels = options.get("in_chans") or getattr(about, "num_channels", known[0])
+    size = options.get("img_size") or getattr(about, "image_size", None) or known[1:]
+    return (channels, size, size) if isinstance(size, int) else (channels, *size)
 
 
 def _classifier(model: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:

@@ -19,7 +19,8 @@ def take_weights(
 ) -> set[str]:
     """Loads a file of weights into a network.
 
-    What a file adds in front of all names ("module.", "model.", "net.") is left out.
+    What a file adds in front of all names ("module.", "model.", "net.") is left out. The same
+    convolutional network under other names is taken in its order, if all shapes agree.
 
     Args:
         model: The network, changed in place.
@@ -41,8 +42,26 @@ def take_weights(
         ".".join(words.get(word, word) for word in name.split(".")): tensor
         for name, tensor in _read(path, field).items()
     }
-    state = _unwrapped(state, model.state_dict().keys())
+    wanted = model.state_dict()
+    state = _in_order(_unwrapped(state, wanted.keys()), wanted, fresh)
     return _fill(model, state, fresh, f"{field}={str(path)!r}")
+
+
+def _in_order(
+    state: dict[str, Tensor], wanted: Mapping[str, Tensor], fresh: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """The state by the network's names, if it has none of them but the same shapes in order."""
+    if wanted.keys() & state.keys() or len(wanted) != len(state):
+        return state
+    renamed = dict(zip(wanted, state.values(), strict=True))
+    for (name, x), other in zip(renamed.items(), state, strict=True):
+        # Two matrices of one shape, such as those of attention, might have changed places.
+        same = x.shape == wanted[name].shape and x.dim() not in (2, 3)
+        if name.rpartition(".")[2] != other.rpartition(".")[2] or not (
+            same or name.startswith(fresh)
+        ):
+            return state
+    return renamed
 
 
 def take_up(net: MultiExitNetwork, path: str | Path, field: str = "start_from") -> set[str]:

@@ -40,7 +40,8 @@ class MultiExitModule(StageModule):
         outputs_dtype: In what exit outputs are collected: "float16" halves the file, and rounds
             logits to 11 bits.
         heads_only: Train the early heads alone. Stages and last head stay as they are, batch
-            statistics and dropout included: the last exit remains the network one already has.
+            statistics and dropout included: the last exit remains the network one already has. A
+            last head that is new, for other classes than the weights are for, is trained as well.
         last_exit_first: Until this fraction of the training the last exit alone is trained, then
             all exits together: mixed training (Kubaty et al. 2025).
         partition: Fraction of the channels that each stage hands on without gradient, so that they
@@ -97,13 +98,14 @@ class MultiExitModule(StageModule):
         if start_from is not None:
             taken = take_up(net, start_from)
             trained = any(name.startswith(f"heads.{net.num_exits - 1}.") for name in taken)
-        if heads_only and not trained:
+        if heads_only and not (trained or net.trained_stages):
             raise ValueError(
                 "heads_only=true would keep a last exit that was never trained: give start_from, "
-                "or a network with pretrained weights for these classes; a network of your own "
-                "that has them says so by `self.trained = True`"
+                "or a network with pretrained weights; a network of your own that has them says so "
+                "by `self.trained = True`"
             )
-        self._frozen = [net.stages, net.heads[-1]] if heads_only else []
+        last = [net.heads[-1]] if trained else []
+        self._frozen = [net.stages, *last] if heads_only else []
         for module in self._frozen:
             module.requires_grad_(False).eval()
         weights = losses.exit_weights(exit_weights, net.num_exits)

@@ -115,6 +115,7 @@ def _transformers(name: str, classes: int | None, weights: str | None, options: 
     _check("weights", weights, [None, "DEFAULT"])
     configs, models = AutoConfig, cast(Any, AutoModelForImageClassification)
     known = name in CONFIG_MAPPING
+    options.pop("model_type", None)  # which a whole configuration holds as well
     config = (configs.for_model if known else configs.from_pretrained)(name, **options)
     own = config.num_labels
     config.num_labels = classes or own

@@ -15,7 +15,7 @@ from eenet.cli import main
 os.environ |= {"COLUMNS": "80", "NO_COLOR": "1"}  # how wide help is printed
 ROOT = Path(__file__).parents[1]
 API: dict[str, list[str]] = {
-    "models": ["models.costs", "models.energy", "models.weights"],
+    "models": [f"models.{x}" for x in ("costs", "cutting", "energy", "weights")],
     "outputs": [],
     "policies": [],
     "metrics": [],

@@ -47,9 +47,7 @@ class _Tracer(fx.Tracer):
 
         def logits(root: nn.Module, x: Any) -> Any:
             result = root_fn(root, x)  # with all other arguments at their defaults
-            if isinstance(result, dict):  # transformers
-                return result.get("logits", next(iter(result.values())))
-            return result
+            return result["logits"] if isinstance(result, dict) else result  # transformers
 
         return logits, [self.root, batch]
 
@@ -57,19 +55,18 @@ class _Tracer(fx.Tracer):
 class _Run(fx.Interpreter):
     """Runs a graph without computing anything; keeps the value of each node and what it costs."""
 
-    def __init__(self, model: nn.Module, graph: fx.Graph, batch: Tensor) -> None:
+    def __init__(self, model: nn.Module, graph: fx.Graph, size: Size, samples: int) -> None:
         super().__init__(model, graph=graph)
         self.values: dict[fx.Node, Any] = {}
         self.macs: dict[fx.Node, float] = {}
-        # As in `costs.count_macs`.
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:
-            self.flops, self.batch_size = flops, len(batch)
-            self.run(batch)
+        self.samples, self.flops = samples, FlopCounterMode(display=False)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), self.flops:  # see costs.count_macs
+            self.run(torch.empty(samples, *size, device="meta"))
 
     def run_node(self, n: fx.Node) -> Any:
         before = self.flops.get_total_flops()
         value = self.values[n] = super().run_node(n)
-        self.macs[n] = (self.flops.get_total_flops() - before) / 2 / self.batch_size
+        self.macs[n] = (self.flops.get_total_flops() - before) / 2 / self.samples
         return value
 
 
@@ -86,52 +83,45 @@ class Graph:
     """
 
     def __init__(self, model: nn.Module, size: Size, exits: Sequence[str] = ()) -> None:
-        self.model, training = model, model.training
+        kind, training = type(model).__name__, model.training
+        names = [name for name, _ in model.named_modules() if name and name.count(".") < 2]
+        fault = (
+            f"cannot be traced by torch.fx. Its modules are {names}: write a MultiExitNetwork of "
+        )
+        fault += "them, or move what depends on values into a module of its own"
         try:
             # In evaluation mode what only training returns is left out (GoogLeNet, Inception).
             graph = _Tracer(exits).trace(model.eval())
+            graph = fx.GraphModule(model, graph).graph  # which knows the modules that it calls
+            graph.eliminate_dead_code()
+            fault = f"takes no sample of input_size={list(size)}; give the shape of one"
+            runs = [_Run(on_meta(model), graph, size, samples) for samples in (2, 3)]
         except Exception as error:  # whatever a network does with what stands for a tensor
-            raise ValueError(
-                f"model: {type(model).__name__}.forward cannot be traced by torch.fx "
-                f"({_line(error)}). Its modules run as {_order(model, size)}: write a "
-                "MultiExitNetwork of them, or move what depends on values into a module of its own"
-            ) from error
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(f"model: {kind} {fault} ({reason})") from error
         finally:
             model.train(training)
-        graph = fx.GraphModule(model, graph).graph  # which knows the modules that it calls
-        graph.eliminate_dead_code()
-        self.nodes: list[fx.Node] = list(graph.nodes)
-        self.calls = [node for node in self.nodes if node.op == "call_module"]
+        self.model, self.nodes = model, list[fx.Node](graph.nodes)
         self.position = {node: k for k, node in enumerate(self.nodes)}
-        dry = on_meta(model)
-        try:
-            runs = [_Run(dry, graph, torch.empty(b, *size, device="meta")) for b in (2, 3)]
-        except Exception as error:
-            raise ValueError(
-                f"input_size={list(size)}: {type(model).__name__} takes no such sample "
-                f"({_line(error)}); give the shape of one, such as [3, 224, 224]"
-            ) from error
+        self.calls = [node for node in self.nodes if node.op == "call_module"]
+        weighted = [n for n in self.calls if [*model.get_submodule(str(n.target)).parameters()]]
+        self.classifier = weighted[-1]
+        """The last module with weights that runs."""
         self.macs, self.values = runs[0].macs, runs[0].values
-        pairs = {node: (runs[0].values[node], runs[1].values[node]) for node in self.nodes}
+        pairs = {node: [run.values[node] for run in runs] for node in self.nodes}
+        self.batches = {n for n, pair in pairs.items() if [*map(_rows, pair)] == [2, 3]}
         # What depends on the shape of a sample alone is known to every stage.
-        self.constants = {n for n, (x, y) in pairs.items() if not _tensors(x) and x == y}
-        self.batches = {n for n, pair in pairs.items() if [_rows(x) for x in pair] == [2, 3]}
+        self.constants = {n for n, (x, y) in pairs.items() if not _has_tensor(x) and x == y}
         self.dependent: set[fx.Node] = set()
-        for node in self.nodes:
-            inputs = not self.dependent.isdisjoint(node.all_input_nodes)
-            if node not in self.constants and (inputs or node.op == "placeholder"):
-                self.dependent.add(node)
+        for n in self.nodes:
+            if n not in self.constants and (
+                n.op == "placeholder" or self.dependent & {*n.all_input_nodes}
+            ):
+                self.dependent.add(n)
 
     def shape(self, node: fx.Node) -> Size:
         """Shape of a node's value for one sample."""
         return tuple(self.values[node].shape[1:])
-
-    @property
-    def classifier(self) -> fx.Node:
-        """The last module with weights that runs."""
-        modules = {n: self.model.get_submodule(str(n.target)) for n in self.calls}
-        weighted = [n for n, module in modules.items() if [*module.parameters()]]
-        return (weighted or self.calls)[-1]
 
     def end(self, call: fx.Node) -> fx.Node:
         """The node of a module's features: its result, or the first of several."""
@@ -161,22 +151,22 @@ def cut(graph: Graph, exits: list[str]) -> tuple[list[nn.Module], nn.Module, lis
     order = [str(node.target) for node in graph.calls]
     last = graph.classifier.all_input_nodes[0]
     ends = [*(graph.end(node) for node in graph.calls if node.target in exits), last]
-    places = [graph.nodes.index(end) + 1 for end in ends]
+    places = [graph.position[end] + 1 for end in ends]
     if [name for name in order if name in exits] != exits or places != sorted(set(places)):
         raise ValueError(
             f"exits={exits} must be modules that run in this order, none inside another, each once "
             f"and before the classifier; the modules run as {order}"
         )
     for end, name in zip(ends, [*exits, "the last module before the classifier"], strict=True):
-        if end not in graph.batches:
-            raise ValueError(
-                f"exits: {name!r} does not give one tensor with the samples first; choose another "
-                "module"
+        bypassing = graph.bypassing(end)
+        if bypassing or end not in graph.batches:
+            what = (
+                f"{bypassing[-1].name!r} bypasses"
+                if bypassing
+                else "no tensor [samples, ...] leaves"
             )
-        if bypassing := graph.bypassing(end):
             raise ValueError(
-                f"exits: the value {bypassing[-1].name!r} bypasses {name!r}; choose a module that "
-                "everything passes through"
+                f"exits: {what} {name!r}; choose a module that everything passes through"
             )
     parts = [graph.nodes[a:b] for a, b in pairwise([0, *places, len(graph.nodes)])]
     pieces = [_part(graph, *pair) for pair in zip([None, *ends], parts, strict=True)]
@@ -220,13 +210,12 @@ def find_places(model: nn.Module, size: Size) -> tuple[list[Place], float]:
     """
     dry = on_meta(model)
     graph = Graph(dry, size, _openable(dry))
-    targets = [str(node.target) for node in graph.calls]
-    last = graph.position[graph.classifier]
+    targets, last = [n.target for n in graph.calls], graph.position[graph.classifier]
     places, macs = list[Place](), 0.0
     for node in graph.nodes[:last]:
         macs += graph.macs[node]
         name, end = str(node.target), graph.end(node)
-        if targets.count(name) != 1 or end not in graph.batches or graph.bypassing(end):
+        if targets.count(node.target) != 1 or end not in graph.batches or graph.bypassing(end):
             continue
         place = Place(name, macs, graph.shape(end))
         if not places or places[-1].macs < macs:
@@ -244,13 +233,13 @@ def _openable(model: nn.Module) -> list[str]:
     for name, module in model.named_modules():
         if not name or isinstance(module, nn.ModuleList) or name.startswith(tuple(closed)):
             continue
+        opened.append(f"{name}.")
         try:
-            if not _holds_blocks(module):
-                raise ValueError(name)
-            _Tracer([*opened, f"{name}."]).trace(model)
-            opened.append(f"{name}.")
+            opens = _holds_blocks(module) and bool(_Tracer(opened).trace(model))
         except Exception:  # whatever a module does with what stands for a tensor
-            closed.append(f"{name}.")
+            opens = False
+        if not opens:
+            closed.append(opened.pop())
     return opened
 
 
@@ -258,9 +247,8 @@ def _short(model: nn.Module, name: str) -> str:
     """The name of the longest `nn.Sequential` that ends where the module does."""
     parent, _, child = name.rpartition(".")
     module = model.get_submodule(parent)
-    if parent and isinstance(module, nn.Sequential) and [*module._modules][-1] == child:
-        return _short(model, parent)
-    return name
+    ends = parent and isinstance(module, nn.Sequential) and [*module._modules][-1] == child
+    return _short(model, parent) if ends else name
 
 
 def _holds_blocks(module: nn.Module) -> bool:
@@ -268,12 +256,9 @@ def _holds_blocks(module: nn.Module) -> bool:
 
     What blocks hold are often lists, too (a convolution, its norm and activation, three times).
     """
-    for parts in module.modules():
-        if isinstance(parts, (nn.Sequential, nn.ModuleList)):
-            least = 2 if isinstance(parts, nn.Sequential) else 1
-            if sum(_depth(part) >= least for part in parts) > 1:
-                return True
-    return isinstance(module, nn.Sequential)
+    lists = [m for m in module.modules() if isinstance(m, (nn.Sequential, nn.ModuleList))]
+    deep = (sum(_depth(m) > isinstance(parts, nn.Sequential) for m in parts) for parts in lists)
+    return isinstance(module, nn.Sequential) or any(number > 1 for number in deep)
 
 
 def _depth(module: nn.Module) -> int:
@@ -282,31 +267,12 @@ def _depth(module: nn.Module) -> int:
 
 def on_meta(model: nn.Module) -> nn.Module:
     """A copy of a network in evaluation mode whose tensors hold nothing."""
-    return copy.deepcopy(model).to("meta").eval()
+    return copy.deepcopy(model).to("meta").eval().requires_grad_(False)
 
 
-def _tensors(value: Any) -> bool:
+def _has_tensor(value: Any) -> bool:
     return any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
 
 
 def _rows(value: Any) -> int | None:
     return len(value) if isinstance(value, Tensor) and value.dim() else None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0]
-
-
-def _order(model: nn.Module, size: Size) -> list[str]:
-    """The modules two levels deep in the order in which they run, as far as they do."""
-    order: list[str] = []
-    dry = on_meta(model)
-    for name, module in dry.named_modules():
-        if name and name.count(".") < 2:
-            module.register_forward_pre_hook(lambda *_, name=name: order.append(name))
-    try:
-        with torch.no_grad():
-            dry(torch.empty(2, *size, device="meta"))
-    except Exception:  # those up to there are known
-        pass
-    return list(dict.fromkeys(order)) or [name for name, _ in model.named_children()]

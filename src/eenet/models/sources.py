@@ -1,11 +1,11 @@
 """Networks with one exit by name: torchvision's, timm's, those of transformers, one's own."""
 
-import inspect
 import json
 from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -46,107 +46,80 @@ def load_network(
     options, is_file = dict(options or {}), weights is not None and Path(weights).is_file()
     named, classes, restore = (None if is_file else weights), num_classes, Options()
     if isinstance(model, nn.Module):
-        net, trained, model = model, True, type(model).__name__
+        net, trained = model, True
+        if named:
+            raise ValueError(f"weights={named!r}: there is no such file")
     else:
         kind, colon, name = model.rpartition(":")
         kind = kind if colon else "own" if "." in model else "torchvision"
-        if kind not in _KINDS:
-            raise ValueError(f"model={model!r}: before the colon stands timm or hf, not {kind!r}")
-        make, *extra = _KINDS[kind]
-        if extra:
-            require(*extra)
         try:
-            net, classes, restore = make(name, num_classes, named, options)
-        except (*_FAULTS, KeyError) as error:
+            net, classes, restore = _build(kind, name, num_classes, named, options)
+        except _FAULTS as error:
+            if isinstance(error, ModuleNotFoundError) and kind != "own":
+                raise
             given = f"model={model!r}" + (f", weights={named!r}" if named else "")
             reason = str(error).strip().partition("\n")[0]
             raise ValueError(
                 f"{given} cannot be built or downloaded: {reason}; weights may also be the path of "
                 "a file, or null for random ones"
             ) from error
-        restore = {"weights": None, "options": options} | restore
-        trained = named is not None
+        restore, trained = {"weights": None, "options": options} | restore, named is not None
     kept = fit_classifier(net, num_classes) and num_classes in (None, classes)
     if is_file and weights:
         classifier = f"{_classifier(net)[0]}."
         # Auxiliary classifiers serve torchvision's own training alone.
         taken = take_weights(net, weights, (classifier, "aux1.", "aux2.", "AuxLogits."))
         trained, kept = True, f"{classifier}weight" in taken
-    elif named and not restore:
-        raise ValueError(f"weights={weights!r}: there is no such file for the module {model}")
     net.train()  # transformers hands out networks in evaluation mode
     return Source(net, trained and kept, trained, _size(net, options), restore)
 
 
-_Made = tuple[Any, int | None, Options]
-"""A network, the classes of its weights, and further `Source.restore`."""
+_FAULTS = (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 
 
-def _torchvision(name: str, classes: int | None, weights: str | None, options: Options) -> _Made:
-    _check("network", name, torchvision.models.list_models(module=torchvision.models))
+def _build(
+    kind: str, name: str, classes: int | None, weights: str | None, options: Options
+) -> tuple[Any, int | None, Options]:
+    """A network, the classes of its weights, and further `Source.restore`."""
+    model: Any
     given: Options = {} if classes is None else {"num_classes": classes}
-    if weights is not None:
-        names = [entry.name for entry in torchvision.models.get_model_weights(name)]
-        _check("weights", weights, ["DEFAULT", *names])
-        given = {"weights": weights}
-    model = torchvision.models.get_model(name, **options, **given)
-    # What weights change of the architecture.
-    if hasattr(model, "transform_input"):  # GoogLeNet, Inception
-        options |= {"transform_input": model.transform_input, "init_weights": False}
-    if hasattr(model, "image_size"):  # vision transformers
-        options["image_size"] = model.image_size
-    return model, 1000, {}
-
-
-def _timm(name: str, classes: int | None, weights: str | None, options: Options) -> _Made:
-    import timm
-
-    if not timm.is_model(name):
-        _check("network", name, timm.list_models())
-    _check("weights", weights, [None, "DEFAULT"])
-    given: Options = {} if classes is None else {"num_classes": classes}
-    model: Any = timm.create_model(name, pretrained=weights is not None, **options, **given)
-    return model, model.pretrained_cfg["num_classes"], {}
-
-
-def _transformers(name: str, classes: int | None, weights: str | None, options: Options) -> _Made:
-    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageClassification
-
-    _check("weights", weights, [None, "DEFAULT"])
-    configs, models = AutoConfig, cast(Any, AutoModelForImageClassification)
-    known = name in CONFIG_MAPPING
-    options.pop("model_type", None)  # which a whole configuration holds as well
-    config = (configs.for_model if known else configs.from_pretrained)(name, **options)
-    own = config.num_labels
-    config.num_labels = classes or own
-    if weights is None:
-        model = models.from_config(config)
-    else:
-        model = models.from_pretrained(
-            name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
-        )
-    whole = json.loads(config.to_json_string(use_diff=False))
-    return model, own, {"model": f"hf:{config.model_type}", "options": whole}
-
-
-def _own(name: str, classes: int | None, weights: str | None, options: Options) -> _Made:
-    _check("weights", weights, [None])
+    if kind == "torchvision":
+        models = torchvision.models
+        _check("network", name, models.list_models(module=models))
+        own = [entry.name for entry in models.get_model_weights(name)]
+        _check("weights", weights, [None, "DEFAULT", *own])
+        model = models.get_model(name, **options, **({"weights": weights} if weights else given))
+        # What weights change of the architecture.
+        if hasattr(model, "transform_input"):  # GoogLeNet, Inception
+            options |= {"transform_input": model.transform_input, "init_weights": False}
+        if hasattr(model, "image_size"):  # vision transformers
+            options["image_size"] = model.image_size
+        return model, 1000, {}
+    _check("weights", weights, [None] if kind == "own" else [None, "DEFAULT"])
+    if kind == "timm":
+        timm = require("timm", "timm")
+        if not timm.is_model(name):
+            _check("network", name, timm.list_models())
+        model = timm.create_model(name, pretrained=weights is not None, **options, **given)
+        return model, model.pretrained_cfg["num_classes"], {}
+    if kind == "hf":
+        transformers = require("transformers", "text")
+        models = transformers.AutoModelForImageClassification
+        configs, known = transformers.AutoConfig, name in transformers.CONFIG_MAPPING
+        options.pop("model_type", None)  # which a whole configuration holds as well
+        config = (configs.for_model if known else configs.from_pretrained)(name, **options)
+        before, config.num_labels = config.num_labels, classes or config.num_labels
+        settings = {"config": config, "dtype": torch.float32, "ignore_mismatched_sizes": True}
+        model = models.from_pretrained(name, **settings) if weights else models.from_config(config)
+        whole = json.loads(config.to_json_string(use_diff=False))
+        return model, before, {"model": f"hf:{config.model_type}", "options": whole}
+    if kind != "own":
+        raise ValueError(f"before the colon stands timm or hf, not {kind!r}")
     make = resolve_name(name)
-    if classes is not None and "num_classes" in inspect.signature(make).parameters:
-        options = {"num_classes": classes} | options
-    model = make(**options)
+    model = make(**options, **(given if "num_classes" in signature(make).parameters else {}))
     if not isinstance(model, nn.Module):
         raise ValueError(f"it gives {type(model).__name__}, not a torch.nn.Module")
     return model, classes, {}
-
-
-_KINDS: dict[str, tuple[Any, ...]] = {
-    "torchvision": (_torchvision,),
-    "timm": (_timm, "timm", "timm"),
-    "hf": (_transformers, "transformers", "text"),
-    "own": (_own,),
-}
-_FAULTS = (AttributeError, ImportError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def _check(what: str, name: str | None, known: list[Any]) -> None:
@@ -179,6 +152,5 @@ def fit_classifier(model: nn.Module, num_classes: int | None) -> bool:
         return True
     linear = isinstance(last, nn.Linear)
     new = nn.Linear(width, num_classes) if linear else nn.Conv2d(width, num_classes, 1)
-    parent, _, child = path.rpartition(".")
-    setattr(model.get_submodule(parent), child, new)
+    model.set_submodule(path, new)
     return False

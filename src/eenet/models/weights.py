@@ -51,17 +51,14 @@ def _in_order(
     state: dict[str, Tensor], wanted: Mapping[str, Tensor], fresh: tuple[str, ...]
 ) -> dict[str, Tensor]:
     """The state by the network's names, if it has none of them but the same shapes in order."""
-    if wanted.keys() & state.keys() or len(wanted) != len(state):
-        return state
-    renamed = dict(zip(wanted, state.values(), strict=True))
-    for (name, x), other in zip(renamed.items(), state, strict=True):
+    renamed = dict(zip(wanted, state.values(), strict=False))
+    alike = len(wanted) == len(state) and not wanted.keys() & state.keys()
+    for name, other in zip(renamed, state, strict=False):
+        alike &= name.rpartition(".")[2] == other.rpartition(".")[2]
         # Two matrices of one shape, such as those of attention, might have changed places.
-        same = x.shape == wanted[name].shape and x.dim() not in (2, 3)
-        if name.rpartition(".")[2] != other.rpartition(".")[2] or not (
-            same or name.startswith(fresh)
-        ):
-            return state
-    return renamed
+        same = state[other].shape == wanted[name].shape and state[other].dim() not in (2, 3)
+        alike &= same or name.startswith(fresh)
+    return renamed if alike else state
 
 
 def take_up(net: MultiExitNetwork, path: str | Path, field: str = "start_from") -> set[str]:

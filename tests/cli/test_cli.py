@@ -139,8 +139,8 @@ def test_places_of_exits_are_listed_with_their_costs(capsys):
     main(["exits", "torchvision.models.resnet18", "--input_size", "3,64,64"])
     rows = [re.split(r" *│ *", line.strip(" │")) for line in capsys.readouterr().out.splitlines()]
     names = [row[0] for row in rows if len(row) == 4]
-    assert names[names.index("layer1") :][:3] == ["layer1", "layer2.0", "layer2"]
-    (layer2,) = (row for row in rows if row[0] == "layer2")
+    assert names[names.index("layer1.1") :][:3] == ["layer1.1", "layer2.0", "layer2.1"]
+    (layer2,) = (row for row in rows if row[0] == "layer2.1")
     assert layer2[3] == "128 x 8 x 8"
 
 

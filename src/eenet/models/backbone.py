@@ -19,7 +19,8 @@ class Backbone(MultiExitNetwork):
     """A network with exits behind named modules and its own classifier at the end.
 
     The network is cut where the named modules end, by tracing (`torch.fx`) only the `forward` of
-    the modules around them; everything else runs as it was written. The last exit is the original
+    the modules around them; everything else runs as it was written. (What these do in training
+    alone is left out, such as random depth by their own hand.) The last exit is the original
     network. Early heads normalize their features (batch norm for maps, layer norm for tokens and
     vectors), pool maps, take one token or the mean of all, and classify by a linear layer; another
     head can be put into `heads[k]`. `eenet exits MODEL` lists the modules that exits can stand
@@ -117,10 +118,9 @@ def _head(shape: Size, size: Size, num_classes: int, convs: int, pooling: Poolin
             f"exits: no head is known for features {list(shape)} of a sample; choose modules that "
             "give maps [channels, height, width], tokens [tokens, width] or vectors"
         )
-    tokens = [_Token(pooling == "mean" or (pooling == "auto" and _is_grid(shape[0], size)))]
-    width = shape[-1]
-    pool = tokens if len(shape) == 2 else []
-    return nn.Sequential(*pool, nn.LayerNorm(width), nn.Linear(width, num_classes))
+    mean = pooling == "mean" or (pooling == "auto" and _is_grid(shape[0], size))
+    pool = [_Token(mean)] if len(shape) == 2 else []
+    return nn.Sequential(*pool, nn.LayerNorm(shape[-1]), nn.Linear(shape[-1], num_classes))
 
 
 def _channels_last(shape: Size, size: Size) -> bool:

@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -12,6 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eenet.models import MultiExitNetwork, narrow
 from eenet.models.base import batch_size
+
+
+_Network = TypeVar("_Network", bound=torch.nn.Module)
 
 
 class ExitCosts(NamedTuple):
@@ -65,7 +68,7 @@ def count_macs(net: MultiExitNetwork, x: Any) -> list[float]:
         net: The network.
         x: Input batch of B samples.
     """
-    meta = copy.deepcopy(net).to("meta").eval()
+    meta = on_meta(net)
     batch = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to("meta"), x)
     macs, total = [], 0.0
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -76,6 +79,11 @@ def count_macs(net: MultiExitNetwork, x: Any) -> list[float]:
             total += counter.get_total_flops() / 2 / batch_size(x)
             macs.append(total)
     return macs
+
+
+def on_meta(net: _Network) -> _Network:
+    """A copy of a network in evaluation mode whose tensors hold no values."""
+    return copy.deepcopy(net).to("meta").eval().requires_grad_(False)
 
 
 class LatencyProfile(NamedTuple):

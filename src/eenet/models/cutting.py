@@ -1,6 +1,5 @@
 """Where a network that is one module can be cut into stages, and the stages."""
 
-import copy
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -10,6 +9,8 @@ from torch import Tensor, fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
+
+from eenet.models.costs import on_meta
 
 Size = tuple[int, ...]
 """Shape of one sample."""
@@ -168,6 +169,11 @@ def cut(graph: Graph, exits: list[str]) -> tuple[list[nn.Module], nn.Module, lis
             raise ValueError(
                 f"exits: {what} {name!r}; choose a module that everything passes through"
             )
+    if graph.nodes[-1] not in graph.batches or len(graph.shape(graph.nodes[-1])) != 1:
+        raise ValueError(
+            f"model: {type(graph.model).__name__} must take one tensor and return logits "
+            f"[samples, classes], got {type(graph.values[graph.nodes[-1]]).__name__}"
+        )
     parts = [graph.nodes[a:b] for a, b in pairwise([0, *places, len(graph.nodes)])]
     pieces = [_part(graph, *pair) for pair in zip([None, *ends], parts, strict=True)]
     return pieces[:-1], pieces[-1], [graph.shape(end) for end in ends]
@@ -222,8 +228,8 @@ def find_places(model: nn.Module, size: Size) -> tuple[list[Place], float]:
             places.append(place)
         elif places[-1].name.rpartition(".")[0] == name.rpartition(".")[0]:
             places[-1] = place  # an activation or pooling follows
-    places = [p._replace(name=_short(dry, p.name)) for p in places if p.macs < macs]
-    return places, macs + sum(graph.macs[node] for node in graph.nodes[last:])
+    total = macs + sum(graph.macs[node] for node in graph.nodes[last:])
+    return [place for place in places if place.macs < macs], total
 
 
 def _openable(model: nn.Module) -> list[str]:
@@ -243,14 +249,6 @@ def _openable(model: nn.Module) -> list[str]:
     return opened
 
 
-def _short(model: nn.Module, name: str) -> str:
-    """The name of the longest `nn.Sequential` that ends where the module does."""
-    parent, _, child = name.rpartition(".")
-    module = model.get_submodule(parent)
-    ends = parent and isinstance(module, nn.Sequential) and [*module._modules][-1] == child
-    return _short(model, parent) if ends else name
-
-
 def _holds_blocks(module: nn.Module) -> bool:
     """Whether a module is a list, or holds one of blocks: of modules that have parts.
 
@@ -263,11 +261,6 @@ def _holds_blocks(module: nn.Module) -> bool:
 
 def _depth(module: nn.Module) -> int:
     return max((1 + _depth(part) for part in module.children()), default=0)
-
-
-def on_meta(model: nn.Module) -> nn.Module:
-    """A copy of a network in evaluation mode whose tensors hold nothing."""
-    return copy.deepcopy(model).to("meta").eval().requires_grad_(False)
 
 
 def _has_tensor(value: Any) -> bool:

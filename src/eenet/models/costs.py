@@ -13,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from eenet.models import MultiExitNetwork, narrow
 from eenet.models.base import batch_size
 
-
 _Network = TypeVar("_Network", bound=torch.nn.Module)
 
 

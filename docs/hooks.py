@@ -23,7 +23,7 @@ API: dict[str, list[str]] = {
     "modules": ["modules.losses"],
     "callbacks": [f"callbacks.{x}" for x in ("collect", "results", "reproducibility", "progress")],
     "inference": ["inference.export", "inference.stream"],
-    "comparison": ["comparison.compare", "comparison.summary"],
+    "comparison": [f"comparison.{x}" for x in ("compare", "placement", "summary")],
 }
 """The packages with a page, and modules whose names are shown besides what a package exports."""
 MARK = "<!-- every command's help comes here when the site is built -->"

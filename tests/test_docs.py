@@ -200,7 +200,7 @@ FLAGS = {
     "compare RUN_DIR...": ("--val", "--budgets", "--seeds", "--policies", "--reference", "--jobs"),
     "report RUN_DIR...": ("--output", "--wandb"),
     "recipes [NAME]": ("copies that recipe",),
-    "exits MODEL": ("--input_size", "--options"),
+    "exits MODEL": ("--input_size", "--options", "--budgets"),
     "sweep FILE": ("--jobs", "--count", "--method"),
 }
 

@@ -20,6 +20,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from eenet.callbacks.wandb import name_stage_run
 from eenet.cli.lightning import stage_parser
+from eenet.cli import main
 from eenet.cli.pipeline import pipeline_parser
 from eenet.cli.stage_run import StageRun
 from eenet.outputs import load_outputs
@@ -48,6 +49,11 @@ def folder(tmp_path_factory):
     assert re.search(r"epoch 2/2  loss \d.*val acc by exit( [\d.]+){3}%  0.0 min", result.stdout)
     assert not re.search("FLOPs|anonymous|srun|Tip", result.stdout + result.stderr)
     return folder
+
+
+def test_the_exits_of_a_run_are_ranked(folder, capsys):
+    main(["exits", str(folder)])
+    assert "│ 1 2 3 │" in capsys.readouterr().out
 
 
 def test_the_run_folder_holds_everything(folder):

@@ -17,7 +17,7 @@ eenet {__version__}: adaptive inference with multi-exit networks
   eenet predict  --config FILE   exit outputs of a network, or where each sample leaves
   eenet predict  RUN_DIR         answers for images, texts or stdin, from a finished pipeline
   eenet sweep    FILE            the trials of a W&B sweep file, in parallel, without a server
-  eenet exits    MODEL           where exits can stand in a network, and the cost up to each
+  eenet exits    MODEL           where exits can stand in a network, or which of a run's to keep
   eenet recipes  [NAME]          lists the recipes that --config takes by name, or copies one
 
 Each takes --help; eenet --version prints the version. Any setting of a FILE can be changed by a

@@ -19,8 +19,8 @@ from tests.wandb_file import contents
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from eenet.callbacks.wandb import name_stage_run
-from eenet.cli.lightning import stage_parser
 from eenet.cli import main
+from eenet.cli.lightning import stage_parser
 from eenet.cli.pipeline import pipeline_parser
 from eenet.cli.stage_run import StageRun
 from eenet.outputs import load_outputs

@@ -216,6 +216,7 @@ class Reshapes(nn.Module):
             lambda: Backbone(nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(3))), ["0"]),
             "Sequential must take one tensor and return logits .samples, classes., got Tensor",
         ),
+        (lambda: Backbone({"class_path": "mynet.Net"}, ["0"]), "must be a name"),
         (lambda: Backbone("tim:resnet18", ["layer1"]), "before the colon stands timm or hf"),
         (lambda: Backbone("timm:resnet81", ["layer1"]), "timm:resnet81.*resnet18"),
         (lambda: Backbone("hf:/no/folder", ["layer1"]), "model='hf:/no/folder' cannot be built"),

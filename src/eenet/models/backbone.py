@@ -29,8 +29,8 @@ class Backbone(MultiExitNetwork):
     Args:
         model: A name of torchvision ("resnet50"), "timm:NAME", "hf:ID_OR_FOLDER" of an image
             classifier, "hf:MODEL_TYPE" for one by its configuration (`options`), the dotted name of
-            a class or function ("mynet.Net"), or a module that takes one tensor and returns logits
-            `[B, C]`. A module is used as it is, not copied, and counts as trained.
+            a class or function ("mynet.Net"), or a `torch.nn.Module` that takes one tensor and
+            returns logits `[B, C]`. A module is used as it is, not copied, and counts as trained.
         exits: Names of the modules behind which early exits stand, in the order in which they run:
             "layer1", or with dots "blocks.3", "encoder.layers.encoder_layer_5".
         num_classes: Number of classes, by default those of the network. If its weights are for
@@ -55,7 +55,7 @@ class Backbone(MultiExitNetwork):
 
     def __init__(
         self,
-        model: str | nn.Module,
+        model: Any,  # str or nn.Module, of which a parser would list every subclass
         exits: Sequence[str],
         num_classes: int | None = None,
         weights: str | None = None,

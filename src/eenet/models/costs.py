@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -12,8 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eenet.models import MultiExitNetwork, narrow
 from eenet.models.base import batch_size
-
-_Network = TypeVar("_Network", bound=torch.nn.Module)
 
 
 class ExitCosts(NamedTuple):
@@ -80,7 +78,7 @@ def count_macs(net: MultiExitNetwork, x: Any) -> list[float]:
     return macs
 
 
-def on_meta(net: _Network) -> _Network:
+def on_meta(net: torch.nn.Module) -> Any:
     """A copy of a network in evaluation mode whose tensors hold no values."""
     return copy.deepcopy(net).to("meta").eval().requires_grad_(False)
 

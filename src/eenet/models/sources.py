@@ -49,6 +49,8 @@ def load_network(
         net, trained = model, True
         if named:
             raise ValueError(f"weights={named!r}: there is no such file")
+    elif not isinstance(model, str):
+        raise ValueError(f"model={model!r} must be a name (with `options`) or a torch.nn.Module")
     else:
         kind, colon, name = model.rpartition(":")
         kind = kind if colon else "own" if "." in model else "torchvision"

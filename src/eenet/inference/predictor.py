@@ -132,8 +132,8 @@ class AdaptivePredictor(Runtime):
         if self._step is not None:
             exits = first_exit(self.policy.calibration_scores, self._rules[budget].thresholds)
             shares = exits.bincount(minlength=self.net.num_exits)
-            costs = self.costs * self._scale
-            control = BudgetControl(budget * self._scale, costs, self._step, shares)
+            unit = self._scale
+            control = BudgetControl(budget * unit, self.costs * unit, self._step, shares)
         self._start(budget, self._rules[budget], control)
 
     def serve(self, rule: Rule) -> None:
@@ -217,10 +217,7 @@ class AdaptivePredictor(Runtime):
     def measure(
         self, x: Any, batch_sizes: Sequence[int] = (1, 8, 32, 128), repeats: int = 20
     ) -> LatencyProfile:
-        """Measures how long the exits take on this device, from the samples of a batch.
-
-        The profile is kept for deadlines.
-        """
+        """Measures how long exits take here, by a batch's samples; kept for deadlines."""
         x = self.to_device(inputs_of(x))
         if not batch_size(x):
             raise ValueError("x: measure needs at least one sample")
@@ -237,31 +234,22 @@ class AdaptivePredictor(Runtime):
         self._renew(self.policy.calibrate, batches, budget)
 
     def refit(
-        self,
-        batches: Iterable[Any],
-        budget: float | None = None,
-        cost_matrix: Tensor | None = None,
+        self, batches: Iterable[Any], budget: float | None = None, cost_matrix: Tensor | None = None
     ) -> None:
         """Fits the policy anew, on the user's own traffic; no labels are needed.
 
-        Where `recalibrate` sets other thresholds on the same scores, this learns other scores too,
-        from what the last exit says of the answers of all.
+        Where `recalibrate` sets other thresholds on the same scores, this learns other scores too.
 
         Args:
             batches: As for `recalibrate`.
             budget: Average cost per sample; by default as before.
-            cost_matrix: `[C, C]`, the cost of answering a where y is true; by default accuracy
-                counts.
+            cost_matrix: `[C, C]`, the cost of answering a where y is true, in place of accuracy.
 
         Raises:
-            ValueError: If there are too few samples, or the policy is one that needs labels or
-                holds budgets in its loss.
+            ValueError: If there are too few samples, or the policy needs labels or a budget.
         """
-
-        def learn(outputs: ExitOutputs) -> Any:
-            return self.policy.fit(replace(outputs, cost_matrix=cost_matrix))
-
-        self._renew(learn, batches, budget)
+        fit = self.policy.fit
+        self._renew(lambda x: fit(replace(x, cost_matrix=cost_matrix)), batches, budget)
 
     def _renew(
         self, learn: Callable[[ExitOutputs], Any], batches: Iterable[Any], budget: float | None

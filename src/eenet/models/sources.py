@@ -127,7 +127,7 @@ def _build(
 def _check(what: str, name: str | None, known: list[Any]) -> None:
     if name not in known:
         close = get_close_matches(str(name), map(str, known), n=1) if len(known) > 9 else known
-        raise ValueError(f"there is no {what} {name!r}, but {close}")
+        raise ValueError(f"there is no {what} {name!r}" + (f", but {close}" if close else ""))
 
 
 def _size(model: Any, options: Options) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eenet.outputs.cost_matrix import cost_matrix_quality, ensure, qualities
 from eenet.outputs.evidence import Evidence
 
 FIELDS = ("costs", "logits", "pooled", "labels", "quality", "confusion")
@@ -62,16 +63,16 @@ class ExitOutputs:
                 object.__setattr__(self, name, _tensor(name, value))
         answers = self._answers
         shape = tuple(answers.shape)
-        _require(answers.dim() == 3, f"logits must be [exits, samples, classes], got {shape}")
+        ensure(answers.dim() == 3, f"logits must be [exits, samples, classes], got {shape}")
         exits, samples, _ = shape
-        _require(exits * samples > 0, f"logits hold no exit or no sample: {shape}")
-        _require(
+        ensure(exits * samples > 0, f"logits hold no exit or no sample: {shape}")
+        ensure(
             self.num_classes >= 2,
             "logits need at least 2 classes; of one sigmoid logit z give [0, z]",
         )
         _require_float("logits", answers)
         low, high = map(float, answers.aminmax())  # NaN if there is one, and no copy
-        _require(-_HUGE < low <= high < _HUGE, f"logits hold NaN or numbers beyond {_HUGE:g}")
+        ensure(-_HUGE < low <= high < _HUGE, f"logits hold NaN or numbers beyond {_HUGE:g}")
         if self.logits is not None and 0 <= low <= high <= 1:
             sums = answers.sum(-1, dtype=torch.float32)
             if bool(((sums - 1).abs() < 1e-2).all()):
@@ -80,22 +81,22 @@ class ExitOutputs:
         if self.labels is not None:
             labels, largest = self.labels, self.num_classes - 1
             shape = tuple(labels.shape)
-            _require(shape == (samples,), f"labels must be [{samples}], got {shape}")
-            _require(labels.dtype == torch.int64, f"labels must be int64, got {labels.dtype}")
+            ensure(shape == (samples,), f"labels must be [{samples}], got {shape}")
+            ensure(labels.dtype == torch.int64, f"labels must be int64, got {labels.dtype}")
             low, high = int(labels.min()), int(labels.max())
             inside = 0 <= low <= high <= largest
-            _require(inside, f"labels must lie in [0, {largest}], got values from {low} to {high}")
+            ensure(inside, f"labels must lie in [0, {largest}], got values from {low} to {high}")
         if self.quality is not None:
             shape = tuple(self.quality.shape)
-            _require(shape == (exits, samples), f"quality must be {[exits, samples]}, got {shape}")
+            ensure(shape == (exits, samples), f"quality must be {[exits, samples]}, got {shape}")
             _require_float("quality", self.quality)
-            _require(self.quality.isfinite().all(), "quality holds NaN or infinity")
+            ensure(self.quality.isfinite().all(), "quality holds NaN or infinity")
         if self.cost_matrix is not None:
             object.__setattr__(self, "cost_matrix", _tensor("cost_matrix", self.cost_matrix))
-            _scaled(self.cost_matrix, self.num_classes)
+            qualities(self.cost_matrix, self.num_classes)
         if self.confusion is not None:
             wanted, shape = (exits, samples, *2 * (self.num_classes,)), tuple(self.confusion.shape)
-            _require(shape == wanted, f"confusion must be {list(wanted)}, got {shape}")
+            ensure(shape == wanted, f"confusion must be {list(wanted)}, got {shape}")
 
     @property
     def num_exits(self) -> int:
@@ -183,7 +184,7 @@ class ExitOutputs:
         """
         if self.logits is None or self.quality is not None:
             raise ValueError("quality: only that of classes, with logits, is known without labels")
-        given = None if self.cost_matrix is None else _scaled(self.cost_matrix, self.num_classes)
+        given = None if self.cost_matrix is None else qualities(self.cost_matrix, self.num_classes)
 
         def of(evidence: Evidence) -> Tensor:
             expected = evidence.log_probs[-1].exp()
@@ -243,52 +244,12 @@ def check_costs(costs: Tensor, exits: int, samples: int | None = None) -> None:
     """
     shapes = [(exits,)] if samples is None else [(exits,), (exits, samples)]
     shape = tuple(costs.shape)
-    _require(shape in shapes, f"costs must be one per exit, {shapes}, got {shape}")
+    ensure(shape in shapes, f"costs must be one per exit, {shapes}, got {shape}")
     _require_float("costs", costs)
-    _require(costs.isfinite().all() and (costs > 0).all(), "costs must be positive and finite")
+    ensure(costs.isfinite().all() and (costs > 0).all(), "costs must be positive and finite")
     fault = "costs must be cumulative: they may not fall from one exit to the next"
     fault += f", got {costs.tolist()}" if costs.dim() == 1 else ""
-    _require((costs.diff(dim=0) >= 0).all(), fault)
-
-
-def cost_matrix_quality(answers: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
-    """Quality of answers under a matrix of misclassification costs.
-
-    Put it into `ExitOutputs(quality=...)` and every policy optimises and reports it. A matrix
-    with zeros on its diagonal and ones elsewhere gives accuracy; rows multiplied by weights give
-    class weights.
-
-    Args:
-        answers: Logits `[E, N, C]` (floating point) or predictions `[E, N]` (int64).
-        labels: `[N]`, int64.
-        matrix: `[C, C]`; `matrix[y, a]` is the cost of answering a where y is true.
-
-    Returns:
-        `[E, N]` float32 in [0, 1]: 1 for the matrix's least cost, 0 for its largest.
-    """
-    matrix = torch.as_tensor(matrix, dtype=torch.float32, device=answers.device)
-    quality = _scaled(matrix, answers.shape[-1] if answers.is_floating_point() else None)
-    classes = len(quality)
-    if answers.is_floating_point():
-        answers = answers.argmax(-1)
-    wanted, shape = tuple(answers.shape[1:]), tuple(labels.shape)
-    _require(shape == wanted, f"labels must be {list(wanted)} like the answers, got {shape}")
-    for name, value in (("labels", labels), ("answers", answers)):
-        inside = not value.numel() or 0 <= int(value.min()) <= int(value.max()) < classes
-        _require(inside, f"{name} must lie in [0, {classes - 1}], the classes of the matrix")
-    return quality[labels, answers]
-
-
-def _scaled(matrix: Tensor, classes: int | None) -> Tensor:
-    """Quality `[C, C]` in [0, 1] of a matrix of costs, checked."""
-    shape, size = tuple(matrix.shape), len(matrix) if matrix.dim() else 0
-    square = shape == (size, size) and bool(matrix.isfinite().all())
-    _require(square, f"matrix must be [classes, classes] and finite, got {shape}")
-    fits = classes in (None, size)
-    _require(fits, f"matrix is for {size} classes, the logits have {classes}")
-    low, high = matrix.float().min(), matrix.float().max()
-    _require(low < high, f"matrix holds only the number {float(low):g}: no answer beats another")
-    return (high - matrix.float()) / (high - low)
+    ensure((costs.diff(dim=0) >= 0).all(), fault)
 
 
 def _tensor(name: str, value: Any) -> Tensor:
@@ -300,9 +261,4 @@ def _tensor(name: str, value: Any) -> Tensor:
 
 def _require_float(name: str, value: Tensor) -> None:
     kinds = ", ".join(str(kind).removeprefix("torch.") for kind in _FLOATS)
-    _require(value.dtype in _FLOATS, f"{name} must be floating point ({kinds}), got {value.dtype}")
-
-
-def _require(condition: bool | Tensor, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
+    ensure(value.dtype in _FLOATS, f"{name} must be floating point ({kinds}), got {value.dtype}")

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser demo test test-slow test-kills bench-policies lint format docs wheel clean
+.PHONY: help install browser demo test test-slow test-kills test-lowest bench-policies lint format docs wheel clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -39,6 +39,12 @@ test-slow: install  ## The tests that take minutes
 test-kills: install  ## The pipeline killed at 50 random moments
 	$(BIN)/pytest -s -m kills
 
+test-lowest:  ## The fast tests with the lowest versions of dependencies that pyproject.toml allows
+	$(PYTHON) -m venv --clear .lowest
+	.lowest/bin/python -m pip install --quiet uv
+	.lowest/bin/uv pip install --quiet --python .lowest/bin/python --resolution lowest-direct --editable '.[dev]'
+	.lowest/bin/pytest -n 2 -m 'not slow and not kills'
+
 bench-policies: install  ## Every exit policy on frozen exit outputs; ARGS='--policies+ mine.Policy'
 	$(BIN)/python benchmarks/policies.py $(ARGS)
 
@@ -66,4 +72,4 @@ format: install  ## Format the code
 	$(BIN)/ruff check --fix .
 
 clean:  ## Remove the environment and caches, not the runs
-	rm -rf $(VENV) .wheel site .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .wheel .lowest site .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

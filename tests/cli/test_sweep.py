@@ -80,7 +80,7 @@ def test_the_commands_are_those_of_wandb_agent(path, tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(wandb_agent, "AgentProcess", lambda command, **_: started.append(command))
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    for name in ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"):  # the agent sets them
+    for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"):  # the agent sets them
         monkeypatch.setenv(name, "")
     agent = wandb_agent.Agent.__new__(wandb_agent.Agent)
     agent.__dict__ |= {"_in_jupyter": False, "_function": None, "_forward_signals": False}

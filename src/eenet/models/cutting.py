@@ -86,10 +86,8 @@ class Graph:
     def __init__(self, model: nn.Module, size: Size, exits: Sequence[str] = ()) -> None:
         kind, training = type(model).__name__, model.training
         names = [name for name, _ in model.named_modules() if name and name.count(".") < 2]
-        fault = (
-            f"cannot be traced by torch.fx. Its modules are {names}: write a MultiExitNetwork of "
-        )
-        fault += "them, or move what depends on values into a module of its own"
+        fault = f"cannot be traced by torch.fx. Its modules are {names}: write a MultiExitNetwork "
+        fault += "of them, or move what depends on values into a module of its own"
         try:
             # In evaluation mode what only training returns is left out (GoogLeNet, Inception).
             graph = _Tracer(exits).trace(model.eval())
@@ -115,9 +113,8 @@ class Graph:
         self.constants = {n for n, (x, y) in pairs.items() if not _has_tensor(x) and x == y}
         self.dependent: set[fx.Node] = set()
         for n in self.nodes:
-            if n not in self.constants and (
-                n.op == "placeholder" or self.dependent & {*n.all_input_nodes}
-            ):
+            depends = n.op == "placeholder" or self.dependent & {*n.all_input_nodes}
+            if depends and n not in self.constants:
                 self.dependent.add(n)
 
     def shape(self, node: fx.Node) -> Size:
@@ -161,14 +158,12 @@ def cut(graph: Graph, exits: list[str]) -> tuple[list[nn.Module], nn.Module, lis
     for end, name in zip(ends, [*exits, "the last module before the classifier"], strict=True):
         bypassing = graph.bypassing(end)
         if bypassing or end not in graph.batches:
-            what = (
-                f"{bypassing[-1].name!r} bypasses"
-                if bypassing
-                else "no tensor [samples, ...] leaves"
-            )
-            raise ValueError(
-                f"exits: {what} {name!r}; choose a module that everything passes through"
-            )
+            what = f"{bypassing[-1].name!r} bypasses" if bypassing else "no tensor [samples] leaves"
+            raise ValueError(f"exits: {what} {name!r}; choose one that everything passes through")
+        for user in end.users.keys() & {*graph.calls}:
+            module: Any = graph.model.get_submodule(str(user.target))
+            if hasattr(module, "inplace"):
+                module.inplace = False  # the head, too, needs what it would change
     if graph.nodes[-1] not in graph.batches or len(graph.shape(graph.nodes[-1])) != 1:
         raise ValueError(
             f"model: {type(graph.model).__name__} must take one tensor and return logits "

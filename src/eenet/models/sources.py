@@ -52,8 +52,9 @@ def load_network(
     elif not isinstance(model, str):
         raise ValueError(f"model={model!r} must be a name (with `options`) or a torch.nn.Module")
     else:
-        kind, colon, name = model.rpartition(":")
-        kind = kind if colon else "own" if "." in model else "torchvision"
+        kind, colon, name = model.partition(":")
+        if not colon:
+            kind, name = ("own" if "." in model else "torchvision"), model
         try:
             net, classes, restore = _build(kind, name, num_classes, named, options)
         except _FAULTS as error:

@@ -19,9 +19,9 @@ class Backbone(MultiExitNetwork):
     """A network with exits behind named modules and its own classifier at the end.
 
     The network is cut where the named modules end, by tracing (`torch.fx`) only the `forward` of
-    the modules around them; everything else runs as it was written. (What these do in training
-    alone is left out, such as random depth by their own hand.) The last exit is the original
-    network. Early heads normalize their features (batch norm for maps, layer norm for tokens and
+    the modules around them, in evaluation mode: dropout that such a `forward` calls as a function
+    is left out. Everything else runs as it was written. The last exit is the original network.
+    Early heads normalize their features (batch norm for maps, layer norm for tokens and
     vectors), pool maps, take one token or the mean of all, and classify by a linear layer; another
     head can be put into `heads[k]`. `eenet exits MODEL` lists the modules that exits can stand
     behind, and what they cost.

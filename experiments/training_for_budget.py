@@ -48,7 +48,7 @@ def images_of(name, root):
     parts = {}
     for split in ("train", "val", "test"):
         images, labels = data.dataset(split, training=False).tensors
-        small = [F.avg_pool2d(data.normalise(chunk), 2) for chunk in images.split(5000)]
+        small = [F.avg_pool2d(data.normalize(chunk), 2) for chunk in images.split(5000)]
         parts[split] = (torch.cat(small), labels)
     return parts
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eenet.data.batches import Batches
+from eenet.data.batches import BatchSampler
 
 
 def processes(world, epoch=0):
@@ -18,7 +18,7 @@ def processes(world, epoch=0):
 
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 4))
 def test_in_order_every_sample_comes_once_whatever_the_number_of_processes(size, batch, world):
-    parts = [Batches(size, batch, False, process) for process in processes(world)]
+    parts = [BatchSampler(size, batch, False, process) for process in processes(world)]
     chosen = [list(part) for part in parts]
     assert [i for part in chosen for indices in part for i in indices] == list(range(size))
     assert {len(part) for part in chosen} == {len(parts[0])} == {-(-size // (batch * world))}
@@ -30,7 +30,7 @@ def test_in_order_every_sample_comes_once_whatever_the_number_of_processes(size,
 @given(st.integers(8, 60), st.integers(1, 9), st.integers(1, 4), st.booleans())
 def test_shuffled_processes_take_different_samples_and_equally_many(size, batch, world, by_length):
     lengths = torch.arange(size) % 7 if by_length else None
-    parts = [Batches(size, batch, True, process, lengths) for process in processes(world, 3)]
+    parts = [BatchSampler(size, batch, True, process, lengths) for process in processes(world, 3)]
     chosen = [list(part) for part in parts]
     together = [i for part in chosen for indices in part for i in indices]
     assert len(set(together)) == len(together)
@@ -44,7 +44,7 @@ def test_shuffled_processes_take_different_samples_and_equally_many(size, batch,
 
 
 def test_each_epoch_has_an_order_of_its_own():
-    batches = Batches(100, 10, True, None)
+    batches = BatchSampler(100, 10, True, None)
     first = list(batches)
     assert first == list(batches)
     batches.set_epoch(1)

@@ -37,7 +37,7 @@ def pixels(source):
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "TGA", "ICO", "PCX", "SGI", "QOI"])
 @given(values=COLORS)
 def test_colors_are_read_as_they_were_written(kind, values):
-    assume(kind != "PCX" or values.shape[1] > 1)  # Pillow 12 cannot read its own of one column
+    assume(kind != "PCX" or values.shape[1] % 2 == 0)  # Pillow 12 cannot read its own odd ones
     options = {"sizes": [values.shape[1::-1]]} if kind == "ICO" else {}
     file = stored(Image.fromarray(values), kind, **options)
     assert np.array_equal(pixels(file), values)

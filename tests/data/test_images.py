@@ -43,7 +43,7 @@ def test_digits_have_their_splits_and_statistics():
 def test_a_trained_networks_mean_and_deviation_take_the_place_of_the_sets_own():
     data = CIFAR10(mean=[0.5, 0.5, 0.0], std=[0.5, 0.25, 1.0])
     pixel = torch.tensor([255, 0, 51], dtype=torch.uint8).view(1, 3, 1, 1)
-    torch.testing.assert_close(data.normalise(pixel)[0, :, 0, 0], torch.tensor([1.0, -2.0, 0.2]))
+    torch.testing.assert_close(data.normalize(pixel)[0, :, 0, 0], torch.tensor([1.0, -2.0, 0.2]))
     with pytest.raises(ValueError, match=r"mean=\[0\.5\] and std="):
         CIFAR10(mean=[0.5])
 
@@ -178,5 +178,5 @@ def test_raw_images_are_encoded_as_the_network_saw_them():
     data.setup()
     images, _ = data._splits["test"].tensors
     raw = [PILImage.fromarray(image[0].numpy()).convert("RGB") for image in images[:3]]
-    assert torch.equal(data.encode(raw), data.normalise(images[:3]))
+    assert torch.equal(data.encode(raw), data.normalize(images[:3]))
     assert data.encode([raw[0].resize((50, 20))]).shape == (1, 1, 8, 8)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from eenet.data.labels import Classes, find_classes, label_key, require_labels
-from eenet.data.tables import column_of, read_table
+from eenet.data.tables import get_column, read_table
 
 
 def place(row):
@@ -162,7 +162,7 @@ def test_labels_mean_the_same_in_every_kind_of_file(tmp_path):
             for suffix, write in WRITERS.items():
                 path = tmp_path / f"{name}{number}.{suffix}"
                 write(pd.DataFrame({"label": labels}), path)
-                files[path] = column_of(read_table(str(path), "train"), "x", "label", "")
+                files[path] = get_column(read_table(str(path), "train"), "x", "label", "")
         for train in files.values():
             classes = find_classes(train, place)
             for path, test in files.items():

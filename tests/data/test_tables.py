@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from eenet.data.tables import column_of, read_table, texts_of
+from eenet.data.tables import get_column, read_table, read_texts
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def write(tmp_path):
 
 def rows_of(path, columns=("text", "label")):
     table = read_table(path, "train")
-    return list(zip(*(column_of(table, "column", name, path) for name in columns), strict=True))
+    return list(zip(*(get_column(table, "column", name, path) for name in columns), strict=True))
 
 
 ROWS = [("007", "1.0"), ("1e5", "NA"), ("NA", "null"), ("null", "None"), (" a, b ", "2020-01-01")]
@@ -120,7 +120,7 @@ def test_what_is_no_table_is_refused(write, name, content, message):
 def test_the_columns_that_there_are_are_named(write):
     table = read_table(write("a.csv", "text;label\na;1\n"), "train")
     with pytest.raises(ValueError, match=r"x='text': a has the columns .*separated by commas"):
-        column_of(table, "x", "text", "a")
+        get_column(table, "x", "text", "a")
     table = read_table(write("a.csv", ",text,,\n0,a,,\n"), "train")
     assert table.column_names == ["Unnamed: 0", "text", "Unnamed: 2", "Unnamed: 3"]
 
@@ -168,7 +168,7 @@ def test_a_file_that_was_replaced_is_read_anew(tmp_path, suffix):
         else:
             frame.to_csv(path, index=False, sep="," if suffix == "csv" else "\t")
         os.utime(path, (1_700_000_000, 1_700_000_000))
-        assert texts_of(read_table(str(path), "train"), "text", "") == [text]
+        assert read_texts(read_table(str(path), "train"), "text", "") == [text]
 
 
 def test_several_files_are_one_table(write, tmp_path):
@@ -177,7 +177,7 @@ def test_several_files_are_one_table(write, tmp_path):
     table = read_table(str(tmp_path), "train")
     assert table["label"][:] == ["0", "1", "1"]
     with pytest.raises(ValueError, match=r"row 1 of 'text' in \S*train-1\.csv holds no text"):
-        texts_of(table, "text", "train")
+        read_texts(table, "text", "train")
     write("train_backup.csv", "text,label\na,0\n")
     with pytest.raises(ValueError, match=r"train-0\.csv and \S*train_backup\.csv hold the same"):
         read_table(str(tmp_path), "train")

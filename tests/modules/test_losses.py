@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from eenet.modules.losses import (
-    at_pixels,
     exit_weights,
     multi_exit_cross_entropy,
     self_distillation,
+    upsample_to_labels,
 )
 
 
@@ -61,11 +61,11 @@ def test_pixels_to_ignore_do_not_count():
 
 def test_logits_grow_to_the_labels():
     column = torch.tensor([0.0, 4.0]).view(1, 1, 2, 1)
-    grown = at_pixels(column, torch.zeros(1, 4, 1))
+    grown = upsample_to_labels(column, torch.zeros(1, 4, 1))
     assert grown.flatten().tolist() == [0.0, 1.0, 3.0, 4.0]
-    assert at_pixels(column, torch.zeros(1, 2, 1)) is column
+    assert upsample_to_labels(column, torch.zeros(1, 2, 1)) is column
     flat = torch.randn(3, 5)
-    assert at_pixels(flat, torch.zeros(3)) is flat
+    assert upsample_to_labels(flat, torch.zeros(3)) is flat
 
 
 def test_maps_are_distilled_pixel_by_pixel():

@@ -75,7 +75,7 @@ class CollectOutputs(Callback):
         if trainer.world_size > 1 and not hasattr(loader.sampler, "start"):
             raise ValueError(
                 f"devices={trainer.world_size}: the samples of {type(data).__name__} can only be "
-                "collected in order by one process, unless its loaders take eenet's `Batches`"
+                "collected in order by one process, unless its loaders take eenet's `BatchSampler`"
             )
         path = Path(trainer.default_root_dir) / "outputs" / f"{split}.safetensors"
         if trainer.is_global_zero:

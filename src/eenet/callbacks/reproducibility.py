@@ -131,7 +131,7 @@ class SeedEpochs(Callback):
 
     Lightning saves no random state, so a resumed run would augment and drop out differently from
     an uninterrupted one. With this, epoch n draws the same numbers in both. The order of the
-    samples has a generator of its own, `eenet.data.batches.Batches`.
+    samples has a generator of its own, `eenet.data.batches.BatchSampler`.
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -147,7 +147,7 @@ def _check(input: str, output: str) -> None:
 def _inputs(source: str, data: Any, text_column: str | None) -> list[Pair]:
     """The inputs in order, by path or row number."""
     from eenet.data.decode import EXTENSIONS, image_files, printable
-    from eenet.data.tables import column_of, read_table
+    from eenet.data.tables import get_column, read_table
 
     is_text = hasattr(data, "text_column")
     if source == "-":
@@ -159,7 +159,7 @@ def _inputs(source: str, data: Any, text_column: str | None) -> list[Pair]:
         return [(printable(line.replace("\0", "")), line) for line in lines if line.strip()]
     if is_text:
         name = text_column or data.text_column
-        values = column_of(read_table(source, "train"), "text_column", name, f"input={source!r}")
+        values = get_column(read_table(source, "train"), "text_column", name, f"input={source!r}")
         return [(row, x if isinstance(x, str) else None) for row, x in enumerate(values)]
     files = [source] if Path(source).is_file() else image_files(source)
     if not files:

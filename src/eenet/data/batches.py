@@ -12,7 +12,7 @@ from eenet.seeding import epoch_seed
 _POOL = 50
 
 
-class Batches(DistributedSampler[list[int]], SequentialSampler):
+class BatchSampler(DistributedSampler[list[int]], SequentialSampler):
     """Batches of indices for `DataLoader(data, batch_size=None, sampler=...)`.
 
     Lightning puts samplers of single indices in the place of any that are not of these two types.
@@ -28,7 +28,7 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
 
     Args:
         size: Number of samples.
-        batch_size: Most samples of a batch of this process.
+        batch_size: Maximum number of samples of a batch of this process.
         shuffle: Whether this is for training.
         trainer: Lightning's, which knows this process and the epoch to begin with (it sets the
             later ones); None is a single process in epoch 0.
@@ -61,11 +61,11 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
         generator = torch.Generator().manual_seed(epoch_seed(epoch) % 2**63)
         count = min(len(self) * self.batch_size, self.size // self.num_replicas) * self.num_replicas
         order = torch.randperm(self.size, generator=generator)[:count]
-        batches = list(torch.split(order[self.rank :: self.num_replicas], self.batch_size))
+        part = order[self.rank :: self.num_replicas]
         if self.lengths is not None:
-            pools = [torch.cat(batches[i : i + _POOL]) for i in range(0, len(batches), _POOL)]
-            pools = [pool[self.lengths[pool].argsort(stable=True)] for pool in pools]
-            batches = [batch for pool in pools for batch in torch.split(pool, self.batch_size)]
-            shuffled = torch.randperm(len(batches), generator=generator).tolist()
-            batches = [batches[i] for i in shuffled]
+            pools = torch.split(part, _POOL * self.batch_size)
+            part = torch.cat([pool[self.lengths[pool].argsort(stable=True)] for pool in pools])
+        batches = list(torch.split(part, self.batch_size))
+        if self.lengths is not None:
+            batches = [batches[i] for i in torch.randperm(len(batches), generator=generator)]
         yield from (batch.tolist() for batch in batches)

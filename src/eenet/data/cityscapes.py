@@ -1,8 +1,7 @@
 """Cityscapes (Cordts et al. 2016), and other street scenes in its layout."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +15,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from eenet.data.decode import convert, decode, image_files, visible, warn_left_out
-from eenet.data.image_folder import NORMALISE
-from eenet.data.splits import DataSource, Items, Split, split_indices
+from eenet.data.image_folder import NORMALIZE
+from eenet.data.splits import DataSource, IndexedDataset, Split, split_indices
 
 CLASSES = [c for c in datasets.Cityscapes.classes if 0 <= c.train_id < 255]
 _TRAIN_IDS = torch.full((256,), 255)
@@ -30,8 +29,8 @@ _LOOKED_AT = 20
 class CityscapesSource(DataSource):
     """Street scenes with fine labels of 19 classes; pixels of no class are 255.
 
-    Batches are `(images [B, 3, h, w] float32, labels [B, H, W] int64)`, normalised by ImageNet's
-    statistics. Training rescales, crops and mirrors at random; evaluation resizes the images alone,
+    Batches are `(images [B, 3, h, w] float32, labels [B, H, W] int64)`, normalized by ImageNet's
+    statistics. Training rescales, crops and mirrors at random; evaluation resizes only the images,
     never the labels. Cityscapes' test labels are secret: by default "test" is its validation set.
 
     Args:
@@ -69,36 +68,30 @@ class CityscapesSource(DataSource):
         self.root, self.image_size, self.rescale = root, image_size, rescale
         self.val_from, self.test = val_from, test_from
         cut = v2.RandomCrop(crop, pad_if_needed=True, fill={tv_tensors.Mask: 255, "others": 0})
-        self._augment = v2.Compose([cut, v2.RandomHorizontalFlip(), NORMALISE])
+        self._augment = v2.Compose([cut, v2.RandomHorizontalFlip(), NORMALIZE])
 
     def read(self) -> dict[Split, Dataset[Any]]:
         """Lists and divides the files."""
-        train = self._folder("train")
-        splits: dict[Split, Any] = {"train": Items(train), "test": Items(self._folder(self.test))}
+        train, test = self._folder("train"), self._folder(self.test)
+        splits: dict[Any, Any] = {"train": IndexedDataset(train), "test": IndexedDataset(test)}
         if self.val_from == "train":
-            return splits | {name: Items(train, i) for name, i in self.parts(len(train)).items()}
+            return splits | self.divide(train)
         val = self._folder("val")
         parts = split_indices(len(val), {"cal": self.sizes["cal"]}, self.split_seed)
-        return splits | {"val": Items(val, parts["train"]), "cal": Items(val, parts["cal"])}
-
-    def dataset(self, split: Split, training: bool) -> Dataset[Any]:
-        """A split, augmented when `training`."""
-        data: Any = super().dataset(split, training)
-        if training:
-            change = partial(self._change, training=True)
-            return Items(replace(data.data, change=change), data.index)
-        return data  # type: ignore[no-any-return]
+        parts["val"] = parts.pop("train")
+        return splits | {name: IndexedDataset(val, index) for name, index in parts.items()}
 
     def encode(self, raw: Sequence[str | Path | Image.Image]) -> Tensor:
         """Images of one size, or their files, as the network takes them, `[B, 3, h, w]` float32."""
         images = [F.to_image(decode(image)) for image in raw]
         size = list(self.image_size or images[0].shape[-2:])
-        return torch.stack([NORMALISE(F.resize(image, size)) for image in images])
+        return torch.stack([NORMALIZE(F.resize(image, size)) for image in images])
 
-    def _change(self, image: Image.Image, ids: Tensor, training: bool) -> Any:
-        labels = tv_tensors.Mask(_TRAIN_IDS[ids])
-        if not training:
-            return self.encode([image])[0], labels
+    def _evaluated(self, image: Image.Image, labels: tv_tensors.Mask) -> Any:
+        return self.encode([image])[0], labels
+
+    def augmentation(self, image: Image.Image, labels: tv_tensors.Mask) -> Any:
+        """An image and its labels, rescaled, cropped and mirrored at random."""
         factor = torch.empty(()).uniform_(*self.rescale).item()
         size = [round(factor * side) for side in self.image_size or (image.height, image.width)]
         return self._augment(F.resize(F.to_image(image), size), F.resize(labels, size))
@@ -120,13 +113,13 @@ class CityscapesSource(DataSource):
             )
         warn_left_out(labels, sorted(map(str, there.difference(ids))), "have no image")
         _check_ids(labels, ids)
-        return _Scenes(list(zip(files, ids, strict=True)), partial(self._change, training=False))
+        return _Scenes(list(zip(files, ids, strict=True)), self._evaluated)
 
 
 @dataclass
 class _Scenes(Dataset[Any]):
     pairs: list[tuple[str, Path]]
-    change: Callable[[Image.Image, Tensor], Any]
+    transform: Callable[[Image.Image, tv_tensors.Mask], Any]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -140,7 +133,7 @@ class _Scenes(Dataset[Any]):
                 f"{path}: labels of {columns} x {rows} pixels do not fit the image {file}, "
                 f"{width} x {height}"
             )
-        return self.change(image, ids)
+        return self.transform(image, tv_tensors.Mask(_TRAIN_IDS[ids]))
 
 
 def _label_ids(image: Image.Image) -> Tensor:

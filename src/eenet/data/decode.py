@@ -111,10 +111,9 @@ def image_files(folder: str | Path) -> list[str]:
         folders[:] = filter(visible, folders)
         files.append((parent, sorted(filter(visible, names))))
     paths = [os.path.join(parent, name) for parent, names in sorted(files) for name in names]
-    images = [path for path in paths if _ending(path) in EXTENSIONS]
     others = [path for path in paths if _ending(path) not in EXTENSIONS]
     warn_left_out(folder, others, "are no images that Pillow reads")
-    return images
+    return [path for path in paths if _ending(path) in EXTENSIONS]
 
 
 def readable(folder: str | Path, files: list[str], threads: int = 1) -> list[str]:
@@ -129,10 +128,9 @@ def readable(folder: str | Path, files: list[str], threads: int = 1) -> list[str
             return False
 
     with ThreadPool(max(1, threads)) as pool:
-        whole = pool.map(check, files)
-    damaged = [file for file, good in zip(files, whole, strict=True) if not good]
-    warn_left_out(folder, damaged, "cannot be read")
-    return [file for file, good in zip(files, whole, strict=True) if good]
+        whole = dict(zip(files, pool.map(check, files), strict=True))
+    warn_left_out(folder, [file for file in files if not whole[file]], "cannot be read")
+    return [file for file in files if whole[file]]
 
 
 def warn_left_out(folder: str | Path, files: list[str], reason: str) -> None:

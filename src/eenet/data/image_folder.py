@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ from eenet.data.decode import (
     visible,
     warn_left_out,
 )
-from eenet.data.splits import DataSource, Items, Split
+from eenet.data.splits import DataSource, IndexedDataset, Split
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 """Of ImageNet's pixels per channel, on [0, 1]."""
 _TO_FLOAT = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
-NORMALISE = v2.Compose([v2.ToImage(), _TO_FLOAT, v2.Normalize(MEAN, STD)])
+NORMALIZE = v2.Compose([v2.ToImage(), _TO_FLOAT, v2.Normalize(MEAN, STD)])
 _SPLITS: dict[str, Split] = {"train": "train", "training": "train", "test": "test"}
 _SPLITS |= {"testing": "test", "val": "val", "valid": "val", "validation": "val"}
 
@@ -40,7 +40,7 @@ class ImageFolderSource(DataSource):
     test labels are secret. A folder that would not be read is refused.
 
     Batches are `(images [B, 3, S, S] float32, labels [B] int64)`, decoded as `decode` says and
-    normalised by ImageNet's mean and standard deviation. Training images are a random crop,
+    normalized by ImageNet's mean and standard deviation. Training images are a random crop,
     mirrored at random (He et al. 2016, section 3.4, with the crops of torchvision's recipes); all
     others the central crop.
 
@@ -70,8 +70,8 @@ class ImageFolderSource(DataSource):
         super().__init__(**settings)
         self.root, self.given_classes, self.skip_unreadable = root, num_classes, skip_unreadable
         crop = v2.RandomResizedCrop(image_size)
-        self._augmented = v2.Compose([crop, v2.RandomHorizontalFlip(), NORMALISE])
-        self._plain = v2.Compose([v2.Resize(resize), v2.CenterCrop(image_size), NORMALISE])
+        self.augmentation = v2.Compose([crop, v2.RandomHorizontalFlip(), NORMALIZE])
+        self._plain = v2.Compose([v2.Resize(resize), v2.CenterCrop(image_size), NORMALIZE])
 
     def read(self) -> dict[Split, Dataset[Any]]:
         """Lists and divides the files."""
@@ -84,16 +84,10 @@ class ImageFolderSource(DataSource):
                 f"num_classes={self.given_classes}: {folders['train']} has {len(names)} classes, "
                 f"{self.class_names}; there must be at least 2, and as many as num_classes"
             )
-        rest = self._images(folders["train"], names)
-        splits: dict[Split, Any] = {s: Items(rest, i) for s, i in self.parts(len(rest)).items()}
-        return splits | {s: Items(self._images(folders[f], names)) for s, f in sources.items()}
-
-    def dataset(self, split: Split, training: bool) -> Dataset[Any]:
-        """A split, augmented when `training`."""
-        data: Any = super().dataset(split, training)
-        if training:
-            return Items(replace(data.data, transform=self._augmented), data.index)
-        return data  # type: ignore[no-any-return]
+        splits = self.divide(self._images(folders["train"], names))
+        for split, source in sources.items():
+            splits[split] = IndexedDataset(self._images(folders[source], names))
+        return splits
 
     def encode(self, raw: Sequence[str | Path | Image.Image]) -> Tensor:
         """Images, or their files, as the network takes them, `[B, 3, S, S]` float32."""

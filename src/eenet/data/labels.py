@@ -25,10 +25,8 @@ def label_key(label: Any) -> str:
     text = str(label)
     if isinstance(label, float) and label.is_integer():
         text = str(int(label))
-    if text in ("true", "TRUE"):
-        return "True"
-    if text in ("false", "FALSE"):
-        return "False"
+    if text in ("true", "TRUE", "false", "FALSE"):
+        return text.capitalize()
     whole = _WHOLE.fullmatch(text)
     return text if whole is None else str(int(whole[1] + whole[2]))
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from eenet.data.batches import Batches
+from eenet.data.batches import BatchSampler
 from eenet.outputs import Evidence, ExitOutputs, load_outputs, recost, with_cost_matrix
 
 _NUMBERS = 2**24
-"""About the most logits of a batch, whatever batch size was asked for."""
+"""About the maximum number of logits of a batch, whatever the batch size."""
 
 
 class OutputsBatch(NamedTuple):
@@ -43,7 +43,7 @@ class OutputsData(L.LightningDataModule):
         costs: Costs in place of the files' own: one cumulative number per exit, or the unit "macs"
             or "ms" of those that eenet measured and keeps in the metadata.
         cost_matrix: `[C, C]`, the cost of answering a where y is true; then its quality
-            (`cost_matrix_quality`), not accuracy, is optimised and reported.
+            (`cost_matrix_quality`), not accuracy, is optimized and reported.
     """
 
     def __init__(
@@ -78,9 +78,8 @@ class OutputsData(L.LightningDataModule):
             **settings: Those of the constructor.
         """
         data = cls(**settings)
-        for name, outputs in {"fit": fit, "test": test}.items():
-            if outputs is not None:
-                data._loaded[name] = data._at_costs(outputs)
+        inputs = {"fit": fit, "test": test}
+        data._loaded = {name: data._at_costs(x) for name, x in inputs.items() if x is not None}
         return data
 
     def outputs(self, name: str) -> ExitOutputs:
@@ -137,7 +136,7 @@ class OutputsData(L.LightningDataModule):
         outputs = self.outputs(name)
         size = self.batch_size if training else self.eval_batch_size
         size = min(size, max(1, _NUMBERS // (outputs.num_exits * outputs.num_classes)))
-        batches = Batches(len(index), size, training, self.trainer)
+        batches = BatchSampler(len(index), size, training, self.trainer)
         read = partial(_batch, outputs, learn=name == "fit")
         return DataLoader(index, batch_size=None, sampler=batches, collate_fn=read)  # type: ignore
 
@@ -149,9 +148,10 @@ def _batch(outputs: ExitOutputs, index: Tensor, learn: bool) -> OutputsBatch:
     evidence = part.evidence()
     if learn:
         quality = part.learning_quality()
+    elif part.labelled:
+        quality = part.answer_quality()
     else:
-        known = part.labelled
-        quality = part.answer_quality() if known else torch.full_like(evidence.entropy, torch.nan)
+        quality = torch.full_like(evidence.entropy, torch.nan)
     costs = part.costs if part.costs.dim() == 1 else part.costs[:, :count]
     confusion = None if part.confusion is None else part.confusion[:, :count]
     evidence = Evidence(*(field[:, :count] for field in evidence))

@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from eenet.files import atomic
 Batch = tuple[dict[str, Tensor], Tensor]
 
 
+@dataclass
 class Sentences(Dataset[Batch]):
     """Tokens of all sentences one after the other; hands out padded batches.
 
@@ -31,20 +33,19 @@ class Sentences(Dataset[Batch]):
         pad: The padding token.
     """
 
-    def __init__(
-        self, tokens: Tensor, starts: Tensor, lengths: Tensor, labels: Tensor, pad: int
-    ) -> None:
-        self.tokens, self.starts, self.lengths = tokens, starts, lengths
-        self.labels, self.pad = labels, pad
+    tokens: Tensor
+    starts: Tensor
+    lengths: Tensor
+    labels: Tensor
+    pad: int
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def select(self, index: Tensor) -> "Sentences":
         """Some of the sentences, on the same tokens."""
-        return Sentences(
-            self.tokens, self.starts[index], self.lengths[index], self.labels[index], self.pad
-        )
+        fields = {name: getattr(self, name)[index] for name in ("starts", "lengths", "labels")}
+        return replace(self, **fields)
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
         """The batch of these sentences, padded to the longest of them."""
@@ -69,7 +70,7 @@ def tokenize(
         texts: N texts.
         labels: Their classes `[N]`.
         tokenizer: A tokenizer of transformers.
-        max_length: Most tokens of a sentence.
+        max_length: Maximum number of tokens of a sentence.
         where: What to call the data while they are tokenized.
     """
     from datasets import config
@@ -79,7 +80,7 @@ def tokenize(
         backend.no_truncation()  # calls leave these behind, which would change the name
         backend.no_padding()
     content = hashlib.sha256(backend.to_str().encode() if backend else pickle.dumps(tokenizer))
-    content.update(f"{max_length}".encode())
+    content.update(str(max_length).encode())
     for text in texts:
         data = text.encode()
         content.update(len(data).to_bytes(8, "little") + data)

@@ -99,7 +99,7 @@ class SmallImagesSource(TensorImageSource):
             raise FileNotFoundError(
                 f"root={self.root!r} holds no *.parquet files and no complete files that "
                 f"torchvision's {self.torchvision_class.__name__} reads ({error}). Give the folder "
-                "of the data, get damaged files anew, or download=true where there is internet."
+                "of the data, replace damaged files, or download=true where there is internet."
             ) from error
         self.class_names = data.classes
         images = torch.as_tensor(data.data)
@@ -110,8 +110,8 @@ class SmallImagesSource(TensorImageSource):
         from datasets import Image
 
         table = read_table(source, split)
-        image_column = _first_of(table.column_names, ("img", "image"))
-        label_column = _first_of(table.column_names, self.label_columns)
+        image_column = _first_match(table.column_names, ("img", "image"))
+        label_column = _first_match(table.column_names, self.label_columns)
         names = getattr(table.features[label_column], "names", None)
         if split == "test" and names != self.class_names:
             raise ValueError(
@@ -123,7 +123,7 @@ class SmallImagesSource(TensorImageSource):
             images = [pil_to_tensor(decode(x).convert(mode)) for x in table[image_column]]
             labels = list(table[label_column])
             if wrong := [label for label in labels if not isinstance(label, int)]:
-                raise ValueError(f"the label {wrong[0]!r} is no whole number")
+                raise ValueError(f"the label {wrong[0]!r} is not a whole number")
             return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
         except Exception as error:  # Pillow raises nearly every type there is
             raise ValueError(
@@ -143,7 +143,7 @@ class FashionMNISTSource(SmallImagesSource):
 
 
 class CIFAR10Source(SmallImagesSource):
-    """CIFAR-10: 32 x 32, colour, 10 classes, 50,000 + 10,000 (Krizhevsky 2009)."""
+    """CIFAR-10: 32 x 32, color, 10 classes, 50,000 + 10,000 (Krizhevsky 2009)."""
 
     num_classes = 10
     mean = (0.4914, 0.4822, 0.4465)
@@ -152,7 +152,7 @@ class CIFAR10Source(SmallImagesSource):
 
 
 class CIFAR100Source(SmallImagesSource):
-    """CIFAR-100: 32 x 32, colour, 100 classes, 50,000 + 10,000 (Krizhevsky 2009)."""
+    """CIFAR-100: 32 x 32, color, 100 classes, 50,000 + 10,000 (Krizhevsky 2009)."""
 
     num_classes = 100
     mean = (0.5071, 0.4866, 0.4409)
@@ -161,7 +161,7 @@ class CIFAR100Source(SmallImagesSource):
     label_columns = ("fine_label", "label")
 
 
-def _first_of(columns: list[str], wanted: tuple[str, ...]) -> str:
+def _first_match(columns: list[str], wanted: tuple[str, ...]) -> str:
     for name in wanted:
         if name in columns:
             return name

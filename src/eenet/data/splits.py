@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from eenet.data.batches import Batches
+from eenet.data.batches import BatchSampler
 from eenet.seeding import epoch_seed
 
 Split = Literal["train", "val", "cal", "test"]
@@ -30,7 +31,7 @@ class DataSource(ABC):
         test_size: Samples (or fraction) held out for test, where the data have no test set.
         split_seed: Seed of the split; keep it fixed over the seeds of an experiment.
         batch_size: Samples per training batch (per device).
-        eval_batch_size: Most samples per batch everywhere else.
+        eval_batch_size: Maximum batch size outside training.
         num_workers: Worker processes of each loader, wanted for images in files.
         predict_split: Which split `predict` reads; "train" comes without augmentation.
     """
@@ -38,6 +39,8 @@ class DataSource(ABC):
     num_classes: int
     class_names: list[str] | None = None
     has_test_set = False  # else a `test_size` is refused
+    augmentation: Any = None
+    """Takes the place of the samples' `transform` in training; None leaves that as it is."""
     trainer: Any = None
     """Lightning's, where one trains."""
 
@@ -108,12 +111,15 @@ class DataSource(ABC):
         if names and trained and names != trained:
             raise ValueError(
                 f"the training data have the classes {names}, but the checkpoint was trained on "
-                f"{trained}: restore those data, or train anew in another folder"
+                f"{trained}: restore those data, or train from scratch in another folder"
             )
 
     def dataset(self, split: Split, training: bool) -> Dataset[Any]:
-        """A split, ready for augmentation when `training`."""
-        return self._splits[split]
+        """A split, with `augmentation` in place of its `transform` when `training`."""
+        data: Any = self._splits[split]
+        if training and self.augmentation is not None:
+            return IndexedDataset(replace(data.data, transform=self.augmentation), data.index)
+        return data  # type: ignore[no-any-return]
 
     @property
     def has_calibration(self) -> bool:
@@ -124,12 +130,16 @@ class DataSource(ABC):
         """Indices of the train, val, cal and, with `test_size`, test split of `total` samples."""
         return split_indices(total, self.sizes, self.split_seed)  # type: ignore[return-value]
 
+    def divide(self, data: Any) -> dict[Split, Dataset[Any]]:
+        """The `parts` of a data set of single samples, each in batches."""
+        return {split: IndexedDataset(data, i) for split, i in self.parts(len(data)).items()}
+
     def loader(self, split: Split, training: bool = False) -> DataLoader[Any]:
         """The loader of this process's part of a split, shuffled when `training`."""
         data: Any = self.dataset(split, training)
         size = self.batch_size if training else self.eval_batch_size
         lengths = getattr(data, "lengths", None)
-        batches = Batches(len(data), size, training, self.trainer, lengths)
+        batches = BatchSampler(len(data), size, training, self.trainer, lengths)
         return DataLoader(
             data,
             batch_size=None,
@@ -171,7 +181,7 @@ def split_indices(total: int, sizes: Mapping[str, int | float], seed: int) -> di
         Sorted int64 indices per split, "train" included.
 
     Raises:
-        ValueError: If a size is no number or fraction, or nothing is left for training.
+        ValueError: If a size is not a number or fraction, or nothing is left for training.
     """
     wrong = {name: x for name, x in sizes.items() if not (0 <= x < 1 or (x >= 1 and x % 1 == 0))}
     if wrong:
@@ -181,16 +191,13 @@ def split_indices(total: int, sizes: Mapping[str, int | float], seed: int) -> di
         raise ValueError(
             f"splits of sizes {sizes} leave nothing to train on out of {total} samples"
         )
+    counts["train"] = total - sum(counts.values())
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-    parts, start = {}, 0
-    for name, size in counts.items():
-        parts[name] = order[start : start + size].sort().values
-        start += size
-    parts["train"] = order[start:].sort().values
-    return parts
+    parts = torch.split(order, [*counts.values()])
+    return {name: part.sort().values for name, part in zip(counts, parts, strict=True)}
 
 
-class Items(Dataset[Any]):
+class IndexedDataset(Dataset[Any]):
     """Some samples of a data set of single ones, handed out in batches.
 
     Args:

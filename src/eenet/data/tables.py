@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,30 +45,29 @@ def read_table(source: str | list[str], split: str, config_name: str | None = No
     if len(paths) == 1 and paths[0].is_dir():
         folder = paths[0]
         if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
-            saved = _reading(str(folder), datasets.load_from_disk, str(folder))
+            saved = _read(datasets.load_from_disk, str(folder))
             if isinstance(saved, datasets.Dataset):
                 return saved
             if split not in saved:
                 raise FileNotFoundError(f"{folder} holds the splits {list(saved)}, not {split!r}")
             return saved[split]
-        files = sorted(folder.glob(f"{split}*"))
-        paths = [path for path in files if path.suffix.lower() in _READERS]
+        paths = sorted(path for path in folder.glob(f"{split}*") if _kind(path) in _READERS)
         if not paths:
             raise FileNotFoundError(
                 f"{folder} holds neither what save_to_disk writes nor files named {split}* that "
                 f"end in {sorted(_READERS)}"
             )
-    elif len(paths) == 1 and paths[0].suffix.lower() not in _READERS and not paths[0].exists():
+    elif len(paths) == 1 and _kind(paths[0]) not in _READERS and not paths[0].exists():
         return datasets.load_dataset(source, config_name, split=split)
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"no such file: {missing}")
-    kinds = {path.suffix.lower() for path in paths}
+    kinds = {_kind(path) for path in paths}
     if len(kinds) != 1 or not kinds <= set(_READERS):
         raise ValueError(
             f"files must all end in one of {sorted(_READERS)}, got {[str(path) for path in paths]}"
         )
-    tables = [_reading(str(path), _READERS[path.suffix.lower()], path) for path in paths]
+    tables = [_read(_READERS[_kind(path)], path) for path in paths]
     table: Any = datasets.Dataset(_joined(paths, tables))
     table.files = [(path, len(part)) for path, part in zip(paths, tables, strict=True)]
     return table
@@ -84,7 +83,7 @@ def place_of(table: Any, row: int, column: str) -> str:
     return f"row {row} of {column!r}"
 
 
-def column_of(table: Any, field: str, name: str, where: str) -> list[Any]:
+def get_column(table: Any, field: str, name: str, where: str) -> list[Any]:
     """A column; a ValueError names the setting `field` and the columns that there are."""
     columns = table.column_names
     if name not in columns:
@@ -94,9 +93,9 @@ def column_of(table: Any, field: str, name: str, where: str) -> list[Any]:
     return list(table[name][:])
 
 
-def texts_of(table: Any, name: str, where: str) -> list[str]:
+def read_texts(table: Any, name: str, where: str) -> list[str]:
     """The column of the setting `text_column`; a ValueError names rows that hold no text."""
-    texts = column_of(table, "text_column", name, where)
+    texts = get_column(table, "text_column", name, where)
     empty = [row for row, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]
     if empty:
         raise ValueError(
@@ -113,15 +112,19 @@ def is_one_table(source: str | list[str]) -> bool:
     return paths[0].is_file() or (paths[0] / "state.json").is_file()
 
 
-def _reading(name: str, read: Any, *args: Any) -> Any:
+def _kind(path: Path) -> str:
+    return path.suffix.lower()
+
+
+def _read(read: Callable[[Any], Any], path: str | Path) -> Any:
     try:
-        table = read(*args)
+        table = read(path)
         if hasattr(table, "num_rows") and not table.num_rows:
             raise ValueError("it holds no row")
         return table
     except Exception as error:  # of csv, json, pyarrow or datasets, each with its own
         raise ValueError(
-            f"{name} cannot be read: {error} ({type(error).__name__}). Tables must be complete, "
+            f"{path} cannot be read: {error} ({type(error).__name__}). Tables must be complete, "
             "not empty, and text in UTF-8."
         ) from error
 
@@ -165,10 +168,12 @@ def _tsv(path: Path) -> Any:
         quoted = [*_fields(text, "\t")]
     except csv.Error:  # no program would quote so
         return _table(plain)
-    if '"' not in text or not any(_writes(quoted, plain, pattern) for pattern in _QUOTED):
-        return _table(plain)
     widths, widths_quoted = ({len(row) for _, row in rows} for rows in (plain, quoted))
-    if len(widths_quoted) > 1:
+    if (
+        '"' not in text
+        or len(widths_quoted) > 1
+        or not any(_writes(quoted, plain, pattern) for pattern in _QUOTED)
+    ):
         return _table(plain)
     if len(widths) == 1 and len(plain) != len(quoted):
         if widths != {1}:  # whole rows inside a field: so many tabs have no text by chance

@@ -20,14 +20,14 @@ class TensorImageSource(DataSource):
     """Base of in-memory image sets; a subclass says how to `load` its training and test images.
 
     Batches are `(images [B, C, H, W] float32, labels [B] int64)` after the transfer to the device,
-    where they are scaled to zero mean and unit variance per channel and, in training alone,
+    where they are scaled to zero mean and unit variance per channel and, during training only,
     shifted and mirrored at random, each sample on its own.
 
     Args:
         val_size: Samples held out for validation.
         crop_padding: Training images are shifted by up to this many pixels each way.
         flip: Whether training images are mirrored with probability 1/2.
-        mean: Mean of each channel that normalises images, where a trained network was given
+        mean: Mean of each channel that normalizes images, where a trained network was given
             another than the set's own.
         std: Standard deviation of each channel, likewise.
         **settings: Those of `DataSource`.
@@ -97,26 +97,26 @@ class TensorImageSource(DataSource):
         """Images, or their files, as the network takes them, `[B, C, H, W]` float32."""
         size = (self.image_size, self.image_size)
         images = [pil_to_tensor(decode(image).convert(self.mode).resize(size)) for image in raw]
-        return self.normalise(torch.stack(images))
+        return self.normalize(torch.stack(images))
 
     def on_after_batch_transfer(
         self, batch: tuple[Tensor, Tensor], dataloader_idx: int
     ) -> tuple[Tensor, Tensor]:
-        """Augments (in training) and normalises a batch on its device."""
+        """Augments (in training) and normalizes a batch on its device."""
         images, labels = batch
         if self.trainer is not None and self.trainer.training:
             images = shift(images, self.crop_padding)
             if self.flip:
                 images = mirror(images)
-        images = self.normalise(images)
+        images = self.normalize(images)
         if self.trainer is not None:  # which casts to its precision before this
             images = self.trainer.precision_plugin.convert_input(images)
         return images, labels
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         """Turns uint8 images `[B, C, H, W]` into float32 of zero mean and unit variance."""
-        normalised: Tensor = normalize(images.float() / 255, list(self.mean), list(self.std))
-        return normalised
+        normalized: Tensor = normalize(images.float() / 255, list(self.mean), list(self.std))
+        return normalized
 
 
 def shift(images: Tensor, padding: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from eenet.data.labels import Classes, find_classes, require_labels
 from eenet.data.sentences import Sentences, require_known, tokenize
 from eenet.data.splits import DataSource, Split
-from eenet.data.tables import column_of, is_one_table, place_of, read_table, texts_of
+from eenet.data.tables import get_column, is_one_table, place_of, read_table, read_texts
 from eenet.extras import require
 
 
@@ -83,8 +83,8 @@ class TextClassificationSource(DataSource):
         """Reads, tokenizes and divides the texts."""
         rest = self._load("train")
         splits: dict[Split, Any] = {s: rest.select(i) for s, i in self.parts(len(rest)).items()}
-        held_out, alone = "test" in splits, self.test is None and is_one_table(self.train)
-        if held_out != alone:
+        held_out = "test" in splits
+        if held_out != (self.test is None and is_one_table(self.train)):
             raise ValueError(
                 f"train={self.train!r}, test={self.test!r}: give `test`, or hold rows of one table "
                 "out by `test_size` (their number or fraction), not both"
@@ -146,7 +146,7 @@ class TextClassificationSource(DataSource):
     def _load(self, which: str) -> Sentences:
         where, table = f"{which}={self._source(which)!r}", self._table(which)
         labels = self._labels(table, where)
-        texts = texts_of(table, self.text_column, where)
+        texts = read_texts(table, self.text_column, where)
         sentences = tokenize(texts, labels, self._tokenizer, self.max_length, where)
         if which == "train":
             require_known(sentences.tokens, len(texts), self._tokenizer, where)
@@ -154,7 +154,7 @@ class TextClassificationSource(DataSource):
 
     def _labels(self, table: Any, where: str) -> Tensor:
         """The rows' classes; those of the training table, read first, hold for all."""
-        labels = column_of(table, "label_column", self.label_column, where)
+        labels = get_column(table, "label_column", self.label_column, where)
         place = lambda row: f"{where}: {place_of(table, row, self.label_column)}"  # noqa: E731
         # Names that the data themselves give to the numbers of their column, where -1 is none.
         declared = getattr(table.features[self.label_column], "names", None)

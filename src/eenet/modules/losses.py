@@ -57,7 +57,7 @@ def multi_exit_cross_entropy(
     return loss.where((target != ignore_index).any(), 0)
 
 
-def at_pixels(logits: Tensor, target: Tensor) -> Tensor:
+def upsample_to_labels(logits: Tensor, target: Tensor) -> Tensor:
     """Logits `[B, C, h, w]` enlarged bilinearly to targets `[B, H, W]`; others as they are.
 
     The logits grow rather than the labels shrink, as is usual, so that thin things count.

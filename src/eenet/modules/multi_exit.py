@@ -35,17 +35,17 @@ class MultiExitModule(StageModule):
         distill_temperature: Its temperature T.
         distill_from: It starts after this fraction of the training.
         start_from: Checkpoint of stage 1, or file of weights with the same names, whose network is
-            taken up. Heads that it lacks or that are of another form start anew; with exits
-            elsewhere all but the last.
+            loaded. Heads that it lacks or that are of another form start from scratch; with
+            exits elsewhere all but the last.
         outputs_dtype: In what exit outputs are collected: "float16" halves the file, and rounds
             logits to 11 bits.
-        heads_only: Train the early heads alone. Stages and last head stay as they are, batch
+        heads_only: Train only the early heads. Stages and last head stay as they are, batch
             statistics and dropout included: the last exit remains the network one already has. A
             last head that is new, for other classes than the weights are for, is trained as well.
-        last_exit_first: Until this fraction of the training the last exit alone is trained, then
+        last_exit_first: Until this fraction of the training only the last exit is trained, then
             all exits together: mixed training (Kubaty et al. 2025).
         partition: Fraction of the channels that each stage hands on without gradient, so that they
-            serve its exit alone: feature partitioning (Gong et al. 2024, DFS).
+            serve only its exit: feature partitioning (Gong et al. 2024, DFS).
 
     Raises:
         ValueError: If a number is out of range, `start_from` fits no network like this, or what
@@ -75,14 +75,10 @@ class MultiExitModule(StageModule):
         partition: float = 0.0,
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
-        fractions = {
-            "distill_from": distill_from,
-            "last_exit_first": last_exit_first,
-            "partition": partition,
-        }
-        for name, fraction in fractions.items():
-            if not 0 <= fraction <= 1:
-                raise ValueError(f"{name}={fraction} must be a fraction from 0 to 1")
+        names = ("distill_from", "last_exit_first", "partition")
+        for name, x in zip(names, (distill_from, last_exit_first, partition), strict=True):
+            if not 0 <= x <= 1:
+                raise ValueError(f"{name}={x} must be a fraction from 0 to 1")
         if heads_only and last_exit_first:
             raise ValueError("last_exit_first trains what heads_only=true freezes: leave one out")
         if distill_weight < 0 or distill_temperature <= 0:
@@ -148,8 +144,7 @@ class MultiExitModule(StageModule):
 
     def forward(self, x: Any) -> Tensor:
         """Logits `[E, B, C]` of all exits for a batch."""
-        logits: Tensor = self.net(x)
-        return logits
+        return self.net(x)  # type: ignore[no-any-return]
 
     def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
         """Loss of one training batch."""
@@ -221,12 +216,10 @@ class MultiExitModule(StageModule):
         self, batch: tuple[Any, Tensor], split: str, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         logits, y = self.answer(batch)
-        full = [losses.at_pixels(z, y) for z in logits]
-        training = split == "train"
+        full = [losses.upsample_to_labels(z, y) for z in logits]
+        train = split == "train"
         loss = losses.multi_exit_cross_entropy(full, y, weights, self.ignore_index)
-        self.log(
-            f"{split}/loss", loss, prog_bar=training, batch_size=len(y), sync_dist=not training
-        )
+        self.log(f"{split}/loss", loss, prog_bar=train, batch_size=len(y), sync_dist=not train)
         name = f"{split}/{self.metric_name}"
         for k, metric in enumerate(self.metrics[name]):
             # Not `argmax`, which takes four times as long on maps on a CPU.
@@ -263,7 +256,7 @@ class SegmentationModule(MultiExitModule):
             `quality [B, E]`, each image's own mean IoU (0 if it has no labelled pixel).
         """
         logits, y = self.answer(batch, exactly=True)
-        answers = (losses.at_pixels(z, y).max(1).indices for z in logits)
+        answers = (losses.upsample_to_labels(z, y).max(1).indices for z in logits)
         confusion = torch.stack([confusion_counts(a, y, logits.shape[2]) for a in answers], dim=1)
         quality = mean_iou(confusion).nan_to_num(0.0).float()
         pooled = pool_pixels(logits).transpose(0, 1)

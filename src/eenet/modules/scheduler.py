@@ -31,7 +31,7 @@ def metric_key(label: str) -> str:
 class SchedulerModule(StageModule):
     """Fits policies on the exit outputs of a frozen network and evaluates each at each budget.
 
-    Policies that hold the budget in their loss (`LearnedPolicy`) are optimised together; their
+    Policies that hold the budget in their loss (`LearnedPolicy`) are optimized together; their
     parameters are disjoint, so none influences another. The rest is fitted in closed form. All are
     then calibrated on the whole file of validation outputs.
 
@@ -130,20 +130,17 @@ class SchedulerModule(StageModule):
         for policy in self.learned:
             loss = policy.held_out_loss(batch.evidence, batch.quality)
             if loss is not None:
-                earlier = self._held_out.get(policy.label, 0)
-                self._held_out[policy.label] = earlier + samples * loss
+                total = self._held_out.get(policy.label, 0)
+                self._held_out[policy.label] = total + samples * loss
         self._held_out_samples += samples
 
     def on_validation_epoch_end(self) -> None:
         """Keeps the best state of every fit so far."""
-        for policy in self.learned:
-            if policy.label not in self._held_out:
-                continue
-            loss = self._held_out[policy.label] / self._held_out_samples
-            loss = self.trainer.strategy.reduce(loss, reduce_op="mean")
-            self.log(f"val/{metric_key(policy.label)}/loss", loss.mean(), sync_dist=True)
+        for label, total in self._held_out.items():
+            loss = self.trainer.strategy.reduce(total / self._held_out_samples, reduce_op="mean")
+            self.log(f"val/{metric_key(label)}/loss", loss.mean(), sync_dist=True)
             if not self.trainer.sanity_checking:
-                policy.keep_best(loss)
+                self.policies[label].keep_best(loss)
         self._held_out, self._held_out_samples = {}, 0
 
     def on_train_end(self) -> None:

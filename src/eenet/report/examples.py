@@ -9,7 +9,7 @@ from torch import Tensor
 
 from eenet.data.cityscapes import CLASSES, CityscapesSource
 from eenet.data.image_folder import MEAN, STD
-from eenet.modules.losses import at_pixels
+from eenet.modules.losses import upsample_to_labels
 from eenet.outputs import ExitOutputs
 from eenet.run_folder import RunFolder
 
@@ -91,7 +91,7 @@ def _images(
         with torch.inference_mode():
             for sample, image, labels in zip(samples, x, y, strict=True):
                 logits = net(image[None])
-                answers = [at_pixels(z, labels[None]).argmax(1)[0] for z in logits]
+                answers = [upsample_to_labels(z, labels[None]).argmax(1)[0] for z in logits]
                 sample["mask"] = _mask(labels)
                 sample["answers"] = [_mask(answer) for answer in answers]
     return samples

@@ -1,7 +1,6 @@
 """Cityscapes (Cordts et al. 2016), and other street scenes in its layout."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,13 +72,13 @@ class CityscapesSource(DataSource):
     def read(self) -> dict[Split, Dataset[Any]]:
         """Lists and divides the files."""
         train, test = self._folder("train"), self._folder(self.test)
-        splits: dict[Any, Any] = {"train": IndexedDataset(train), "test": IndexedDataset(test)}
+        splits: dict[Any, Any] = {"train": train, "test": test}
         if self.val_from == "train":
             return splits | self.divide(train)
         val = self._folder("val")
         parts = split_indices(len(val), {"cal": self.sizes["cal"]}, self.split_seed)
         parts["val"] = parts.pop("train")
-        return splits | {name: IndexedDataset(val, index) for name, index in parts.items()}
+        return splits | {name: val.select(index) for name, index in parts.items()}
 
     def encode(self, raw: Sequence[str | Path | Image.Image]) -> Tensor:
         """Images of one size, or their files, as the network takes them, `[B, 3, h, w]` float32."""
@@ -87,16 +86,18 @@ class CityscapesSource(DataSource):
         size = list(self.image_size or images[0].shape[-2:])
         return torch.stack([NORMALIZE(F.resize(image, size)) for image in images])
 
-    def _evaluated(self, image: Image.Image, labels: tv_tensors.Mask) -> Any:
+    def _read_plain(self, file: str, labels_file: Path) -> tuple[Tensor, Tensor]:
+        image, labels = _read(file, labels_file)
         return self.encode([image])[0], labels
 
-    def augmentation(self, image: Image.Image, labels: tv_tensors.Mask) -> Any:
+    def read_augmented(self, file: str, labels_file: Path) -> Any:
         """An image and its labels, rescaled, cropped and mirrored at random."""
+        image, labels = _read(file, labels_file)
         factor = torch.empty(()).uniform_(*self.rescale).item()
         size = [round(factor * side) for side in self.image_size or (image.height, image.width)]
         return self._augment(F.resize(F.to_image(image), size), F.resize(labels, size))
 
-    def _folder(self, name: str) -> "_Scenes":
+    def _folder(self, name: str) -> IndexedDataset:
         images, labels = Path(self.root, "leftImg8bit", name), Path(self.root, "gtFine", name)
         files = sorted(image_files(images)) if images.is_dir() and labels.is_dir() else []
         if not files:
@@ -113,27 +114,18 @@ class CityscapesSource(DataSource):
             )
         warn_left_out(labels, sorted(map(str, there.difference(ids))), "have no image")
         _check_ids(labels, ids)
-        return _Scenes(list(zip(files, ids, strict=True)), self._evaluated)
+        return IndexedDataset(list(zip(files, ids, strict=True)), self._read_plain)
 
 
-@dataclass
-class _Scenes(Dataset[Any]):
-    pairs: list[tuple[str, Path]]
-    transform: Callable[[Image.Image, tv_tensors.Mask], Any]
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> Any:
-        file, path = self.pairs[index]
-        image, ids = decode(file), convert(path, _label_ids)
-        (width, height), (rows, columns) = image.size, ids.shape
-        if abs(width * rows - height * columns) > max(*image.size, *ids.shape):
-            raise ValueError(
-                f"{path}: labels of {columns} x {rows} pixels do not fit the image {file}, "
-                f"{width} x {height}"
-            )
-        return self.transform(image, tv_tensors.Mask(_TRAIN_IDS[ids]))
+def _read(file: str, labels_file: Path) -> tuple[Image.Image, tv_tensors.Mask]:
+    image, ids = decode(file), convert(labels_file, _label_ids)
+    (width, height), (rows, columns) = image.size, ids.shape
+    if abs(width * rows - height * columns) > max(*image.size, *ids.shape):
+        raise ValueError(
+            f"{labels_file}: labels of {columns} x {rows} pixels do not fit the image {file}, "
+            f"{width} x {height}"
+        )
+    return image, tv_tensors.Mask(_TRAIN_IDS[ids])
 
 
 def _label_ids(image: Image.Image) -> Tensor:

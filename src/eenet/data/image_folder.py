@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,8 @@ class ImageFolderSource(DataSource):
         super().__init__(**settings)
         self.root, self.given_classes, self.skip_unreadable = root, num_classes, skip_unreadable
         crop = v2.RandomResizedCrop(image_size)
-        self.augmentation = v2.Compose([crop, v2.RandomHorizontalFlip(), NORMALIZE])
+        augmentation = v2.Compose([crop, v2.RandomHorizontalFlip(), NORMALIZE])
+        self.read_augmented = partial(_read, augmentation)
         self._plain = v2.Compose([v2.Resize(resize), v2.CenterCrop(image_size), NORMALIZE])
 
     def read(self) -> dict[Split, Dataset[Any]]:
@@ -86,7 +87,7 @@ class ImageFolderSource(DataSource):
             )
         splits = self.divide(self._images(folders["train"], names))
         for split, source in sources.items():
-            splits[split] = IndexedDataset(self._images(folders[source], names))
+            splits[split] = self._images(folders[source], names)
         return splits
 
     def encode(self, raw: Sequence[str | Path | Image.Image]) -> Tensor:
@@ -114,7 +115,7 @@ class ImageFolderSource(DataSource):
             )
         return sources
 
-    def _images(self, folder: Path, classes: list[str]) -> "_Images":
+    def _images(self, folder: Path, classes: list[str]) -> IndexedDataset:
         names = [path.name for path in _folders(folder)]
         if names != classes:
             raise ValueError(
@@ -132,24 +133,15 @@ class ImageFolderSource(DataSource):
         warn_left_out(folder, loose, "lie beside the folders of the classes")
         if empty := [name for name, images in of_class.items() if not images]:
             raise FileNotFoundError(f"{folder}: there is no image in the folders {empty}")
-        labels = [number for number, name in enumerate(classes) for _ in of_class[name]]
-        return _Images([file for name in classes for file in of_class[name]], labels, self._plain)
+        images = [(file, label) for label, name in enumerate(classes) for file in of_class[name]]
+        return IndexedDataset(images, partial(_read, self._plain))
 
 
-@dataclass
-class _Images(Dataset[tuple[Tensor, int]]):
-    files: list[str]
-    labels: list[int]
-    transform: v2.Transform
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        try:
-            return self.transform(decode(self.files[index])), self.labels[index]
-        except UnreadableImage as error:
-            raise UnreadableImage(f"{error}, or set skip_unreadable=true") from error
+def _read(transform: v2.Transform, file: str, label: int) -> tuple[Tensor, int]:
+    try:
+        return transform(decode(file)), label
+    except UnreadableImage as error:
+        raise UnreadableImage(f"{error}, or set skip_unreadable=true") from error
 
 
 def _folders(path: Path) -> list[Path]:

@@ -1,8 +1,8 @@
 """The contract of every data source, and disjoint random splits with fixed seeds."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -39,8 +39,8 @@ class DataSource(ABC):
     num_classes: int
     class_names: list[str] | None = None
     has_test_set = False  # else a `test_size` is refused
-    augmentation: Any = None
-    """Takes the place of the samples' `transform` in training; None leaves that as it is."""
+    read_augmented: Callable[..., Any] | None = None
+    """Reads a training sample of an `IndexedDataset` in place of its own `read`."""
     trainer: Any = None
     """Lightning's, where one trains."""
 
@@ -115,11 +115,11 @@ class DataSource(ABC):
             )
 
     def dataset(self, split: Split, training: bool) -> Dataset[Any]:
-        """A split, with `augmentation` in place of its `transform` when `training`."""
-        data: Any = self._splits[split]
-        if training and self.augmentation is not None:
-            return IndexedDataset(replace(data.data, transform=self.augmentation), data.index)
-        return data  # type: ignore[no-any-return]
+        """A split, ready for augmentation when `training`."""
+        data = self._splits[split]
+        if training and self.read_augmented and isinstance(data, IndexedDataset):
+            return replace(data, read=self.read_augmented)
+        return data
 
     @property
     def has_calibration(self) -> bool:
@@ -131,8 +131,8 @@ class DataSource(ABC):
         return split_indices(total, self.sizes, self.split_seed)  # type: ignore[return-value]
 
     def divide(self, data: Any) -> dict[Split, Dataset[Any]]:
-        """The `parts` of a data set of single samples, each in batches."""
-        return {split: IndexedDataset(data, i) for split, i in self.parts(len(data)).items()}
+        """The `parts` of a data set that can `select` samples."""
+        return {split: data.select(index) for split, index in self.parts(len(data)).items()}
 
     def loader(self, split: Split, training: bool = False) -> DataLoader[Any]:
         """The loader of this process's part of a split, shuffled when `training`."""
@@ -197,21 +197,25 @@ def split_indices(total: int, sizes: Mapping[str, int | float], seed: int) -> di
     return {name: part.sort().values for name, part in zip(counts, parts, strict=True)}
 
 
+@dataclass
 class IndexedDataset(Dataset[Any]):
-    """Some samples of a data set of single ones, handed out in batches.
+    """Samples that are read one by one and handed out in batches.
 
     Args:
-        data: Gives one sample for one index, a tuple of tensors and numbers.
-        index: Indices of those to take `[N]`; all by default.
+        samples: The arguments of `read` for each sample, such as its file and label.
+        read: Makes a sample, a tuple of tensors and numbers.
     """
 
-    def __init__(self, data: Any, index: Tensor | None = None) -> None:
-        self.data = data
-        self.index = torch.arange(len(data)) if index is None else index
+    samples: Sequence[tuple[Any, ...]]
+    read: Callable[..., Any]
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.samples)
 
     def __getitem__(self, positions: list[int]) -> Any:
-        chosen = self.index[positions].tolist()
-        return torch.utils.data.default_collate([self.data[i] for i in chosen])
+        chosen = [self.read(*self.samples[i]) for i in positions]
+        return torch.utils.data.default_collate(chosen)
+
+    def select(self, index: Tensor) -> "IndexedDataset":
+        """Some of the samples."""
+        return replace(self, samples=[self.samples[i] for i in index.tolist()])

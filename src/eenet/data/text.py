@@ -81,8 +81,7 @@ class TextClassificationSource(DataSource):
 
     def read(self) -> dict[Split, Dataset[Any]]:
         """Reads, tokenizes and divides the texts."""
-        rest = self._load("train")
-        splits: dict[Split, Any] = {s: rest.select(i) for s, i in self.parts(len(rest)).items()}
+        splits = self.divide(self._load("train"))
         held_out = "test" in splits
         if held_out != (self.test is None and is_one_table(self.train)):
             raise ValueError(

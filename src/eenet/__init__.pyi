@@ -5,6 +5,7 @@ from .outputs import ExitOutputs as ExitOutputs
 from .outputs import load_outputs as load_outputs
 from .outputs import save_outputs as save_outputs
 from .policies import BEEM as BEEM
+from .policies import ZTW as ZTW
 from .policies import BudgetControl as BudgetControl
 from .policies import EENet as EENet
 from .policies import EENetPlus as EENetPlus

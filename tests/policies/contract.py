@@ -9,7 +9,7 @@ import torch
 import eenet.policies
 from eenet.models import narrow
 from eenet.outputs import Evidence
-from eenet.policies import BEEM, EENet, EENetPlus, Entropy, Margin, MaxProbability, Policy
+from eenet.policies import BEEM, ZTW, EENet, EENetPlus, Entropy, Margin, MaxProbability, Policy
 
 EXPORTED = [getattr(eenet.policies, name) for name in eenet.policies.__all__]
 ALL = [
@@ -24,6 +24,7 @@ VARIANTS = [
     partial(EENetPlus, soft=0.0),
     *(partial(kind, common=True) for kind in (MaxProbability, Entropy, Margin)),
     partial(BEEM, common=False),
+    partial(ZTW, common=False),
 ]
 """Settings that change how a policy decides."""
 FIXED = [kind for kind in ALL if not kind.any_budget]

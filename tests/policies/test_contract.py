@@ -11,7 +11,7 @@ from tests.policies.contract import ALL, FIXED, VARIANTS, fitted, leave_step_by_
 
 from eenet.modules import fit_policies
 from eenet.outputs import Evidence
-from eenet.policies import EENetPlus, MaxProbability, Random
+from eenet.policies import ZTW, EENetPlus, MaxProbability, Random
 from eenet.policies.base import score_exits
 from eenet.policies.single_sample import SampleEvidence
 from eenet.policies.thresholds import at_exits
@@ -23,7 +23,7 @@ EVERY = pytest.mark.parametrize("kind", [*ALL, *VARIANTS], ids=lambda kind: kind
 
 def test_every_kind_of_policy_is_here():
     assert {EENetPlus, MaxProbability, Random, *FIXED} < set(ALL)
-    assert len(ALL) == 12
+    assert len(ALL) == 13
     assert len({kind.label for kind in ALL}) == len(ALL)
 
 
@@ -164,7 +164,7 @@ def test_outputs_of_another_shape_are_refused_by_name(kind, outputs):
         with pytest.raises(ValueError, match=f"fitted on 3 exits; these outputs have {exits}"):
             rule.decide(make_outputs(exits=exits).evidence())
     other = make_outputs(classes=7)
-    if isinstance(kind(), (*FIXED, EENetPlus)):
+    if isinstance(kind(), (*FIXED, EENetPlus, ZTW)):
         with pytest.raises(ValueError, match=r"fitted on .*classes"):
             rule.decide(other.evidence())
     else:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from tests.conftest import make_outputs
@@ -6,6 +8,7 @@ from tests.policies.contract import fitted
 from eenet.outputs import ExitOutputs
 from eenet.policies import (
     BEEM,
+    ZTW,
     EENet,
     Entropy,
     JointGates,
@@ -109,6 +112,69 @@ def test_beem_adds_weighted_confidences_of_exits_that_agree():
             score = accuracy[k] * float(sure) + (score if answer == before else 0.0)
             before = answer
             assert policy.calibration_scores[k, n] == pytest.approx(score, abs=1e-5)
+
+
+def ensemble_logits(policy, log_probs, k):
+    """Logits of the ensemble at exit k for one sample, of log-probabilities by exit and class."""
+    classes = range(len(log_probs[0]))
+    weights, bias = policy.weights.tolist(), policy.bias.tolist()
+    return [
+        bias[k][c] + sum(weights[k][j] * log_probs[j][c] for j in range(k + 1)) for c in classes
+    ]
+
+
+def ensemble_loss(policy, outputs, k):
+    """Mean cross-entropy of the ensemble at exit k."""
+    total = 0.0
+    log_probs = outputs.logits.log_softmax(-1).transpose(0, 1).tolist()
+    for sample, label in zip(log_probs, outputs.labels.tolist(), strict=True):
+        logits = ensemble_logits(policy, sample, k)
+        total += math.log(sum(map(math.exp, logits))) - logits[label]
+    return total / len(log_probs)
+
+
+def test_ztw_scores_by_a_weighted_geometric_mean_of_the_exits_so_far():
+    outputs = make_outputs(exits=4, samples=60)
+    policy = ZTW().fit(outputs)
+    for n, sample in enumerate(outputs.logits.log_softmax(-1).transpose(0, 1).tolist()):
+        for k in range(4):
+            odds = [math.exp(z) for z in ensemble_logits(policy, sample, k)]
+            sure = max(odds) / sum(odds)
+            assert policy.calibration_scores[k, n] == pytest.approx(sure - 1, abs=1e-5)
+    last = outputs.evidence().one_minus_max[-1]  # which has no ensemble
+    assert torch.allclose(policy.calibration_scores[-1], -last, atol=1e-6)
+
+
+def test_ztw_finds_the_least_cross_entropy():
+    """No small change of one log-weight or bias makes it better, and plain means are worse."""
+    outputs = make_outputs(exits=3, samples=300)
+    policy = ZTW().fit(outputs)
+    for k in range(2):
+        least = ensemble_loss(policy, outputs, k)
+        slack = [1e-5, 1e-3][k]  # the first exit's best weight in the second ensemble is 0, at -inf
+        for change in (-0.1, 0.1):
+            for place in range(k + 1):
+                before = float(policy.weights[k, place])
+                policy.weights[k, place] = before * math.exp(change)
+                assert ensemble_loss(policy, outputs, k) > least - slack
+                policy.weights[k, place] = before
+            for place in range(outputs.num_classes):
+                policy.bias[k, place] += change
+                assert ensemble_loss(policy, outputs, k) > least - slack
+                policy.bias[k, place] -= change
+        policy.weights[k, : k + 1], policy.bias[k] = 1 / (k + 1), 0.0
+        assert ensemble_loss(policy, outputs, k) > least + 1e-3
+
+
+def test_ztw_without_labels_learns_from_the_last_exit(outputs):
+    """Whose answers as labels, where it is sure of them, give nearly the same ensembles."""
+    sure = outputs.logits.clone()
+    sure[-1] *= 1e4
+    answers = sure[-1].argmax(-1)
+    with_labels = ZTW().fit(ExitOutputs(outputs.costs, logits=sure, labels=answers))
+    without = ZTW().fit(ExitOutputs(outputs.costs, logits=sure))
+    assert torch.allclose(without.weights, with_labels.weights, atol=1e-2)
+    assert torch.allclose(without.bias, with_labels.bias, atol=1e-2)
 
 
 def test_a_common_threshold_is_the_best_of_all_that_keep_the_budget():

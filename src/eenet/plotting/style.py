@@ -28,7 +28,7 @@ DASHES: list[Any] = [
     (0, (7, 2)),
 ]
 LABELS = ["eenet+", "eenet", "maml_stop", "jei_dnn", "temperature", "max_prob", "entropy", "margin"]
-LABELS += ["vote", "patience", "random", "beem"]
+LABELS += ["vote", "patience", "random", "beem", "ztw"]
 """Policies whose look is fixed, the same in every figure."""
 INK = "#333333"
 GREY = "#8C8C8C"

@@ -24,9 +24,11 @@ from eenet.policies.heuristics import (
     Vote,
 )
 from eenet.policies.learned import BankLinear, LearnedPolicy
+from eenet.policies.ztw import ZTW
 
 __all__ = [
     "BEEM",
+    "ZTW",
     "Alarm",
     "BankLinear",
     "BudgetControl",

@@ -1,0 +1,108 @@
+"""Zero Time Waste: confidence of an ensemble of the exits so far."""
+
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eenet.outputs.evidence import Evidence
+from eenet.outputs.exit_outputs import ExitOutputs
+from eenet.policies.heuristics import HeuristicPolicy
+
+_STEPS = 200
+"""Steps of descent per exit, with a learning rate that falls linearly to zero."""
+_RATE = 0.05
+"""Learning rate at the start; Adam moves no parameter by much more in a step, so fits stay finite
+where the exits are always right."""
+
+
+class ZTW(HeuristicPolicy):
+    """Leave where an ensemble of the exits so far is sure (Zero Time Waste, Wolczyk et al. 2021).
+
+    `p_k = softmax(sum_{j <= k} exp(w_kj) log p_j + b_k)`, a weighted geometric mean, is trained by
+    cross-entropy on the outputs of the frozen exits; the score is its largest probability. As in
+    the code that the authors released, the last exit has no ensemble. The paper has one threshold
+    for all exits.
+
+    Only the confidence is ZTW's: answers remain those of the exit where a sample leaves, as for all
+    policies, while the paper answers with the ensemble. Its cascade connections, which are part of
+    the network, are not here either.
+
+    Args:
+        common: Whether all exits share one threshold.
+    """
+
+    label = "ztw"
+    sized_by_data = (*HeuristicPolicy.sized_by_data, "weights", "bias")
+    weights: Tensor  # [E, E], exp(w)
+    bias: Tensor  # [E, C]
+
+    def __init__(self, common: bool = True) -> None:
+        super().__init__(common)
+        self.label = ZTW.label if common else f"{ZTW.label}_geometric"
+
+    def fit(self, outputs: ExitOutputs) -> Self:
+        """Trains the ensembles on the labels, or without labels on the last exit's probabilities.
+
+        Images of a segmentation count with their mean class probabilities, without labels.
+        """
+        log_probs = outputs.map(lambda evidence: evidence.log_probs, dim=1)
+        labels = outputs.labels if outputs.logits is not None else None
+        target = log_probs[-1].exp() if labels is None else labels
+        exits, _, classes = log_probs.shape
+        self.weights = torch.eye(exits, device=log_probs.device)
+        self.bias = log_probs.new_zeros(exits, classes)
+        for k in range(exits - 1):
+            weights, bias = _train(_bounded(log_probs[: k + 1]), target)
+            self.weights[k, : k + 1], self.bias[k] = weights, bias
+        return super().fit(outputs)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there are ensembles."""
+        return self.weights.numel() > 0
+
+    def check_shape(self, exits: int, classes: int) -> None:
+        """See `Policy.check_shape`; classes count, as each has a bias."""
+        super().check_shape(exits, classes)
+        if self.fitted and self.bias.shape[1] != classes:
+            fitted = self.bias.shape[1]
+            raise ValueError(
+                f"{self.label} was fitted on {fitted} classes; these outputs have {classes}"
+            )
+
+    def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
+        """Scores by `max_c p_c - 1` of the ensemble; the state holds log p of the exits so far."""
+        seen = (*(state or ()), _bounded(evidence.log_probs))
+        weighted = [w * x for w, x in zip(self.weights[k, : k + 1], seen, strict=True)]
+        logits = sum(weighted, self.bias[k])
+        return -Evidence.from_logits(logits).one_minus_max, seen
+
+
+def _bounded(log_probs: Tensor) -> Tensor:
+    """Log-probabilities cut off at about that of float32's least normal number."""
+    return log_probs.clamp_min(-87.0)
+
+
+@torch.enable_grad()
+def _train(log_probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights `[J]` and bias `[C]` of the ensemble of J exits that minimize the cross-entropy.
+
+    Args:
+        log_probs: `[J, N, C]`.
+        target: Classes `[N]` int64, or probabilities `[N, C]`.
+    """
+    count, _, classes = log_probs.shape
+    start = -torch.tensor(float(count)).log()  # where the ensemble is the plain geometric mean
+    w = start.to(log_probs).repeat(count).requires_grad_()
+    bias = log_probs.new_zeros(classes).requires_grad_()
+    optimizer = torch.optim.Adam([w, bias], _RATE)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / _STEPS, _STEPS)
+    for _ in range(_STEPS):
+        optimizer.zero_grad()
+        logits = torch.einsum("j,jnc->nc", w.exp(), log_probs) + bias
+        F.cross_entropy(logits, target).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    return w.detach().exp(), bias.detach()

@@ -117,6 +117,11 @@ class Policy(nn.Module, ABC):
         return True
 
     @property
+    def fitted_classes(self) -> int | None:
+        """Number of classes that it was fitted on, if it serves no other."""
+        return None
+
+    @property
     def how_to_fit(self) -> str:
         """What to say of a policy that is not fitted, in one line."""
         return f"{self.label} was not fitted yet: call fit(outputs) first"
@@ -131,10 +136,15 @@ class Policy(nn.Module, ABC):
 
     def check_shape(self, exits: int, classes: int) -> None:
         """Raises a ValueError if the policy was fitted on other exits, or classes if they count."""
-        if (fitted := len(self.calibration_costs)) not in (0, exits):
-            raise ValueError(
-                f"{self.label} was fitted on {fitted} exits; these outputs have {exits}"
-            )
+        sizes = {
+            "exits": (len(self.calibration_costs) or None, exits),
+            "classes": (self.fitted_classes, classes),
+        }
+        for name, (fitted, size) in sizes.items():
+            if fitted not in (None, size):
+                raise ValueError(
+                    f"{self.label} was fitted on {fitted} {name}; these outputs have {size}"
+                )
 
     def check_budget(self, budget: float, fraction: bool = False) -> None:
         """Checks that `at`, or `at_fraction`, serves a budget.

@@ -70,7 +70,7 @@ class GatePolicy(LearnedPolicy):
 class LearnedStopping(GatePolicy):
     """The stopping distribution of MAML-stop's second stage (Chen et al. 2020).
 
-    P is trained as the variational posterior of the best stopping time: minimise
+    P is trained as the variational posterior of the best stopping time: minimize
     `sum_k P_k (1 - q_k + l c_k / c_E) + beta KL(P || uniform)`.
 
     Args:

@@ -28,6 +28,12 @@ class HeuristicPolicy(NestedPolicy):
         if common:
             self.label = f"{self.label}_common"
 
+    @property
+    def fitted(self) -> bool:
+        """Whether the buffers hold what `fit` learns, if anything."""
+        learned = set(self.sized_by_data) - set(HeuristicPolicy.sized_by_data)
+        return all(getattr(self, name).numel() for name in learned)
+
     def at(self, budget: float) -> Rule:
         """The rule that meets `budget`."""
         if self.nested:
@@ -125,11 +131,6 @@ class BEEM(HeuristicPolicy):
         self.weights = outputs.learning_quality().double().mean(1).float()
         return super().fit(outputs)
 
-    @property
-    def fitted(self) -> bool:
-        """Whether there are weights."""
-        return self.weights.numel() > 0
-
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
         """Scores by the weighted confidence summed over the exits that agree."""
         predicted = evidence.prediction
@@ -177,18 +178,13 @@ class Temperature(HeuristicPolicy):
         self.inverse = torch.stack([_inverse_temperature(outputs, k) for k in exits])
         return super().fit(outputs)
 
-    @property
-    def fitted(self) -> bool:
-        """Whether there are temperatures."""
-        return self.inverse.numel() > 0
-
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
         """Scores by `max_c p_c - 1` of the scaled probabilities."""
         return -Evidence.from_logits(evidence.log_probs * self.inverse[k]).one_minus_max, None
 
 
 def _inverse_temperature(outputs: ExitOutputs, k: int) -> Tensor:
-    """Minimises the negative log-likelihood, convex in the inverse temperature, by bisection."""
+    """Minimizes the negative log-likelihood, convex in the inverse temperature, by bisection."""
     logits, labels = cast(Tensor, outputs.logits)[k], cast(Tensor, outputs.labels)[:, None]
 
     def rise(block: slice, inverse: float) -> Tensor:

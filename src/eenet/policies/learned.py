@@ -1,4 +1,4 @@
-"""What policies optimised by gradient descent share: a bank of independent fits, one per budget."""
+"""What policies optimized by gradient descent share: a bank of independent fits, one per budget."""
 
 import copy
 import math
@@ -152,13 +152,10 @@ class LearnedPolicy(Policy):
         self.shares = torch.stack(shares).sum(0)
         return self
 
-    def check_shape(self, exits: int, classes: int) -> None:
-        """Raises a ValueError if the policy was fitted on other exits or classes."""
-        super().check_shape(exits, classes)
-        if len(self.sizes) and (fitted := int(self.sizes[2])) != classes:
-            raise ValueError(
-                f"{self.label} was fitted on {fitted} classes; these outputs have {classes}"
-            )
+    @property
+    def fitted_classes(self) -> int | None:
+        """Number of classes that the parameters were built for."""
+        return int(self.sizes[2]) if len(self.sizes) else None
 
     def check_budget(self, budget: float, fraction: bool = False) -> None:
         """See `Policy.check_budget`; only the budgets fitted are served."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e3)
-"""In units of the variance of a standardised input; the last one leaves only the spared inputs."""
+"""In units of the variance of a standardized input; the last one leaves only the spared inputs."""
 
 
 _SHARE = 0.3

@@ -42,7 +42,7 @@ def at_exits(values: Tensor, exits: Tensor) -> Tensor:
 
 
 def tilt(shares: Tensor, strength: float) -> Tensor:
-    """Moves an exit distribution towards early or late exits: `P_k rho^k`, normalised.
+    """Moves an exit distribution towards early or late exits: `P_k rho^k`, normalized.
 
     From uniform shares this is the geometric distribution of BranchyNet's and MSDNet's budgeted
     evaluation (Huang et al. 2018, section 4.2).

@@ -59,18 +59,9 @@ class ZTW(HeuristicPolicy):
         return super().fit(outputs)
 
     @property
-    def fitted(self) -> bool:
-        """Whether there are ensembles."""
-        return self.weights.numel() > 0
-
-    def check_shape(self, exits: int, classes: int) -> None:
-        """See `Policy.check_shape`; classes count, as each has a bias."""
-        super().check_shape(exits, classes)
-        if self.fitted and self.bias.shape[1] != classes:
-            fitted = self.bias.shape[1]
-            raise ValueError(
-                f"{self.label} was fitted on {fitted} classes; these outputs have {classes}"
-            )
+    def fitted_classes(self) -> int | None:
+        """Number of classes, each of which has a bias."""
+        return self.bias.shape[1] if self.fitted else None
 
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
         """Scores by `max_c p_c - 1` of the ensemble; the state holds log p of the exits so far."""

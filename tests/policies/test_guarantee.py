@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.conftest import make_outputs
@@ -154,3 +156,10 @@ def test_a_tail_is_a_quantile_of_the_cost(setting):
     assert within_tail(rules, calibration, 4.0, 0.2, 0.1).position == len(rules) - 1
     with pytest.raises(ValueError, match=r"alpha=0\.01 cannot"):
         within_tail(rules, calibration.select(torch.arange(20)), 3.0, 0.01, 0.1)
+
+
+def test_costs_that_are_all_alike_and_huge_can_be_promised():
+    outputs = make_outputs(exits=1, samples=50)
+    outputs = replace(outputs, costs=outputs.costs.double() * 1e25)
+    rules = [MaxProbability().fit(outputs).at_fraction(1.0)]
+    assert within_budget(rules, outputs, 2 * float(outputs.costs[0]), 0.1).position == 0

@@ -66,6 +66,7 @@ def _best_of_run(path: str, budgets: list[float] | None) -> None:
     from eenet.run_folder import RunFolder
 
     run = RunFolder(path)
+    run.check_finished(run.stage1, run.stage2)
     budgets = budgets or run.stage2.config["model"]["init_args"]["budgets"]
     outputs = run.outputs("val"), run.outputs("test")
     measure = f"Test {outputs[1].measure} in % by budget, and the mean on val that chose the exits"

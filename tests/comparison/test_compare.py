@@ -151,7 +151,7 @@ def test_each_half_of_a_file_is_decided_by_what_was_fitted_on_the_other(runs):
     assert torch.equal(torch.from_numpy(decided)[0, 2].long(), exits)
 
 
-def test_a_cost_matrix_changes_what_is_optimised(runs):
+def test_a_cost_matrix_changes_what_is_optimized(runs):
     matrix = (1 - torch.eye(5)).tolist()
     plain = source(runs).load()[0].answer_quality()
     assert torch.equal(source(runs, cost_matrix=matrix).load()[0].answer_quality(), plain)

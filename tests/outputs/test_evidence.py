@@ -39,7 +39,7 @@ def test_very_confident_samples_do_not_tie():
     assert (evidence.one_minus_max.diff() < 0).all()
 
 
-def test_pooled_evidence_keeps_means_and_normalised_probabilities():
+def test_pooled_evidence_keeps_means_and_normalized_probabilities():
     pooled = torch.tensor([[0.5, 0.5, 0.0, 0.2, 0.3, 0.4]])
     evidence = Evidence.from_pooled(pooled)
     assert evidence.log_probs.exp()[0].tolist() == pytest.approx([0.5, 0.5, 0.0])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.colors import to_rgb
 from PIL import Image
 from tests.report.browser import Browser, find_browser
 from tests.report.conftest import ATTACK
@@ -17,7 +18,9 @@ from eenet.cli import main
 from eenet.data import Digits
 from eenet.models import MultiExitNetwork
 from eenet.outputs import ExitOutputs, load_outputs, save_outputs
+from eenet.plotting.style import exit_colors
 from eenet.report.examples import examples
+from eenet.report.page import text_on
 from eenet.run_folder import RunFolder
 
 
@@ -274,10 +277,23 @@ def test_the_page_fits_its_reader(report, browser, tmp_path, how):
     browser.open(report / "report.html")
     browser.look(tmp_path / "page.png", **how)
     assert browser.run("document.documentElement.scrollWidth") <= how.get("width", 1100)
-    colours = browser.run("[getComputedStyle(document.body).color, "
+    colors = browser.run("[getComputedStyle(document.body).color, "
                           "getComputedStyle(document.body).backgroundColor]")  # fmt: skip
-    ink, paper = (sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in colours)
+    ink, paper = (sum(map(int, re.findall(r"\d+", color)[:3])) for color in colors)
     assert (ink > paper) == (how.get("scheme") == "dark")
     with Image.open(tmp_path / "page.png") as image:
         assert image.height > 4000
     assert browser.problems == []
+
+
+@pytest.mark.parametrize("exits", range(2, 8))
+def test_text_on_the_colors_of_exits_can_be_read(exits):
+    def luminance(color):
+        return float(np.dot(linear(np.array(to_rgb(color))), [0.2126, 0.7152, 0.0722]))
+
+    def linear(x):
+        return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+
+    for color in exit_colors(exits):
+        low, high = sorted((luminance(color), luminance(text_on(color))))
+        assert (high + 0.05) / (low + 0.05) >= 4.5

@@ -5,6 +5,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from eenet.stage_folder import StageFolder, check_finished
+
 
 def main(args: list[str]) -> None:
     """Runs `eenet exits`: prints a table.
@@ -59,6 +61,7 @@ def main(args: list[str]) -> None:
 
 
 def _best_of_run(path: str, budgets: list[float] | None) -> None:
+    check_finished(path, StageFolder(Path(path) / "stage1"), StageFolder(Path(path) / "stage2"))
     from rich.table import Table
 
     from eenet.comparison.placement import place_exits
@@ -66,7 +69,6 @@ def _best_of_run(path: str, budgets: list[float] | None) -> None:
     from eenet.run_folder import RunFolder
 
     run = RunFolder(path)
-    run.check_finished(run.stage1, run.stage2)
     budgets = budgets or run.stage2.config["model"]["init_args"]["budgets"]
     outputs = run.outputs("val"), run.outputs("test")
     measure = f"Test {outputs[1].measure} in % by budget, and the mean on val that chose the exits"

@@ -20,7 +20,7 @@ from eenet.policies.base import decide_all
 
 
 class Source(NamedTuple):
-    """Exit outputs of one network: what to fit and to report on, and what is optimised."""
+    """Exit outputs of one network: what to fit and to report on, and what is optimized."""
 
     val: str
     test: str | None

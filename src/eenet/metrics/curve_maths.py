@@ -74,7 +74,7 @@ def budget_at(cost: Tensor, quality: Tensor, wanted: Tensor) -> Tensor:
 
 
 def area(cost: Tensor, quality: Tensor, low: float, high: float) -> float:
-    """Mean quality over the budgets from `low` to `high`: the area under the curve, normalised.
+    """Mean quality over the budgets from `low` to `high`: the area under the curve, normalized.
 
     Args:
         cost: `[M]`, as for `quality_at`.
@@ -121,13 +121,13 @@ def paired_difference(
     count = difference.shape[1]
     mean = difference.mean(1)
     error = difference.std(1, correction=0) / count**0.5
-    centred = (difference - mean[:, None]).T.float()
+    centered = (difference - mean[:, None]).T.float()
     generator = torch.Generator().manual_seed(seed)
     largest = torch.empty(resamples, dtype=torch.float64)
     for r in range(resamples):
         drawn = torch.randint(count, (count,), generator=generator)
-        weights = torch.bincount(drawn, minlength=count).to(centred)
-        deviation = (weights @ centred).double() / count
+        weights = torch.bincount(drawn, minlength=count).to(centered)
+        deviation = (weights @ centered).double() / count
         # Where the two policies never differ the error is zero, and so is every deviation.
         largest[r] = (deviation.abs() / error.clamp_min(1e-12)).max()
     reach = largest.quantile(level) * error

@@ -7,13 +7,13 @@ from torch import nn
 from torchvision.models.densenet import _DenseBlock, _Transition
 
 from eenet.models.base import MultiExitNetwork, check_exits
-from eenet.models.layers import image_head, image_stem, initialise
+from eenet.models.layers import image_head, image_stem, initialize
 
 
 class DenseNet(MultiExitNetwork):
     """DenseNet with an exit after each dense block; DenseNet121 by default.
 
-    Blocks and transitions are torchvision's. What a dense block leaves is not normalised: each
+    Blocks and transitions are torchvision's. What a dense block leaves is not normalized: each
     transition and each head begins with a batch norm and a ReLU of its own. So the last exit is
     torchvision's DenseNet, `norm5` and classifier included, and an early exit takes nothing from
     the path to the next. EENet's "DenseNet121-4" (Ilhan et al. 2024) is `stem="cifar"`,
@@ -69,4 +69,4 @@ class DenseNet(MultiExitNetwork):
                 heads.append(nn.Sequential(*norm, image_head(channels, num_classes, convs)))
                 stage = []
         super().__init__(stages, heads, num_classes)
-        initialise(self, "fan_in")
+        initialize(self, "fan_in")

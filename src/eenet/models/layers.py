@@ -54,7 +54,7 @@ def image_head(channels: int, num_classes: int, convs: int = 0) -> nn.Sequential
     )
 
 
-def initialise(net: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out") -> None:
+def initialize(net: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out") -> None:
     """Draws the convolutions after He et al. 2015, and sets the biases of linear layers to zero."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):

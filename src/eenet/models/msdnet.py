@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eenet.models.base import MultiExitNetwork
-from eenet.models.layers import conv_block, image_head, image_stem, initialise
+from eenet.models.layers import conv_block, image_head, image_stem, initialize
 
 
 class MSDNet(MultiExitNetwork):
@@ -115,7 +115,7 @@ class MSDNet(MultiExitNetwork):
             heads.append(_Head(channels * growth_factors[-1], num_classes, stem))
             stage = []
         super().__init__(stages, heads, num_classes)
-        initialise(self)
+        initialize(self)
 
 
 class _Stem(nn.Module):

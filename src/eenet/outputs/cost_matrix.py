@@ -7,7 +7,7 @@ from torch import Tensor
 def cost_matrix_quality(answers: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
     """Quality of answers under a matrix of misclassification costs.
 
-    Put it into `ExitOutputs(quality=...)` and every policy optimises and reports it. A matrix
+    Put it into `ExitOutputs(quality=...)` and every policy optimizes and reports it. A matrix
     with zeros on its diagonal and ones elsewhere gives accuracy; rows multiplied by weights give
     class weights.
 

@@ -13,8 +13,8 @@ from matplotlib.patches import Rectangle
 from eenet.files import atomic
 from eenet.plotting.rows import Row, by_policy, column
 
-# Okabe and Ito's palette, which the colour-blind can tell apart; line styles repeat the message.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255"]
+# Okabe and Ito's palette, which the color-blind can tell apart; line styles repeat the message.
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "h"]
 DASHES: list[Any] = [
     "-",
@@ -92,7 +92,7 @@ def look(label: str) -> dict[str, Any]:
     known = label in LABELS
     index = LABELS.index(label) if known else len(LABELS) + zlib.crc32(label.encode())
     place = index % len(MARKERS)
-    own = {"color": COLOURS[index % len(COLOURS)]}
+    own = {"color": COLORS[index % len(COLORS)]}
     own |= {"marker": MARKERS[place], "linestyle": DASHES[place]}
     return own | {"linewidth": 1.7, "markersize": 5}
 
@@ -138,9 +138,9 @@ def cells(axes: Any, names: list[str], values: list[list[float]], reach: float, 
     for row, numbers in enumerate(values):
         for k, x in enumerate(numbers):
             if math.isfinite(x):
-                colour, alpha = COLOURS[x < 0], 0.6 * min(1, abs(x) / reach)
+                color, alpha = COLORS[x < 0], 0.6 * min(1, abs(x) / reach)
                 place = (k - 0.48, row - 0.46), 0.96, 0.92
-                axes.add_patch(Rectangle(*place, color=colour, alpha=alpha, linewidth=0))
+                axes.add_patch(Rectangle(*place, color=color, alpha=alpha, linewidth=0))
                 text = form.format(round(x, 2) + 0.0).replace("-", "\u2212")
                 axes.text(k, row, text, ha="center", va="center", fontsize=8)
     exits = range(len(values[0]))
@@ -152,7 +152,7 @@ def cells(axes: Any, names: list[str], values: list[list[float]], reach: float, 
     axes.grid(visible=False)
 
 
-def exit_colours(count: int) -> list[str]:
-    """One colour for each exit, light to dark, told apart in grey too."""
+def exit_colors(count: int) -> list[str]:
+    """One color for each exit, light to dark, told apart in grey too."""
     places = [0.86 - 0.6 * k / max(count - 1, 1) for k in range(count)]
     return [matplotlib.colors.to_hex(matplotlib.colormaps["viridis"](x)) for x in places]

@@ -53,7 +53,7 @@ def gain_at(
     """The gain of one sample at a price, which is positive exactly below its `critical_price`.
 
     Returns:
-        The gain, and by how much it falls between the neighbouring prices.
+        The gain, and by how much it falls between the neighboring prices.
     """
     inside = min(max(price, prices[0]), prices[-1])
     right = min(bisect_right(prices, inside), len(prices) - 1)

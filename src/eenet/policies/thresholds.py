@@ -59,7 +59,7 @@ def quota_thresholds(scores: Tensor, shares: Tensor) -> Tensor:
     """Thresholds that let the wanted share of samples leave at each exit.
 
     At each exit in turn the highest scores of those still there leave (Ilhan et al. 2024,
-    section 3.3). Thresholds lie midway between neighbouring scores, so that the last bits of a
+    section 3.3). Thresholds lie midway between neighboring scores, so that the last bits of a
     score do not decide. Where many scores tie, the nearest possible number leaves, and the later
     exits make up for it.
 

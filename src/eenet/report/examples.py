@@ -19,7 +19,7 @@ _SIDE = 160, 160
 """Longest sides of a thumbnail, in pixels."""
 _LETTERS = 240
 """Longest text."""
-# The usual colours of Cityscapes; unlabelled pixels are black.
+# The usual colors of Cityscapes; unlabelled pixels are black.
 _PALETTE = [channel for c in CLASSES for channel in c.color]
 
 
@@ -98,7 +98,7 @@ def _images(
 
 
 def _picture(image: Tensor) -> Image.Image:
-    """An image as it was: uint8, or normalised by ImageNet's statistics `[C, H, W]`."""
+    """An image as it was: uint8, or normalized by ImageNet's statistics `[C, H, W]`."""
     if image.dtype != torch.uint8:
         mean, std = torch.tensor([MEAN, STD])[..., None, None]
         image = ((image * std + mean).clamp(0, 1) * 255).round().byte()

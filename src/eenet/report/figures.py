@@ -65,8 +65,8 @@ def _shares(data: Data) -> Figure:
     for axes, policy in zip(panels, policies.values(), strict=True):
         shares = policy["shares"][[at_budget(policy, b) for b in budgets]].T.numpy()
         below = shares.cumsum(0) - shares
-        for k, colour in enumerate(plot.exit_colours(len(shares))):
-            axes.bar(budgets, shares[k], width, below[k], color=colour, label=f"exit {k + 1}")
+        for k, color in enumerate(plot.exit_colors(len(shares))):
+            axes.bar(budgets, shares[k], width, below[k], color=color, label=f"exit {k + 1}")
         axes.yaxis.set_major_formatter(plot.percent)
         axes.set_xlabel("budget")
         axes.grid(visible=False)
@@ -104,8 +104,8 @@ def _scores(data: Data) -> Figure:
     figure, panels = plot.panels_of(_exits(range(exits)), 3, 2.4, sharex=True)
     places = [(b + 0.5) / bins for b in range(bins)]
     for axes, right, wrong, cut in zip(panels, *bars, strict=True):
-        axes.bar(places, right, 0.9 / bins, color=plot.COLOURS[0], label="right")
-        axes.bar(places, wrong, 0.9 / bins, right, color=plot.COLOURS[4], label="wrong")
+        axes.bar(places, right, 0.9 / bins, color=plot.COLORS[0], label="right")
+        axes.bar(places, wrong, 0.9 / bins, right, color=plot.COLORS[4], label="wrong")
         axes.axvline(cut, color=plot.INK, linewidth=1.6, linestyle="--", label="threshold")
         axes.set_xlim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(plot.percent)
@@ -169,7 +169,7 @@ def _reliability(data: Data) -> Figure:
         places = [0.05 + 0.1 * b for b in range(10)]
         count = own["count"].numpy()
         axes.bar(places, 0.25 * count / count.max(), 0.09, color=plot.BAND)
-        line = {"color": plot.COLOURS[0], "markersize": 4, "clip_on": False}
+        line = {"color": plot.COLORS[0], "markersize": 4, "clip_on": False}
         axes.plot(own["confidence"], own["right"], "o-", **line)
         axes.set(xlim=(0, 1), ylim=(0, 1))
         axes.set_xticks(*ticks)
@@ -201,8 +201,8 @@ def _control(data: Data) -> Figure:
     low, high = ([budget + sign * b for b in bound] for sign in (-1, 1))
     axes.fill_between(seen, low, high, color=plot.BAND, alpha=0.5, linewidth=0, label="bound")
     axes.axhline(budget, color=plot.INK, linewidth=1, label="budget")
-    axes.plot(seen, fixed, "--", color=plot.COLOURS[1], label="fixed thresholds")
-    axes.plot(seen, track["controlled"], color=plot.COLOURS[0], linewidth=2, label="controlled")
+    axes.plot(seen, fixed, "--", color=plot.COLORS[1], label="fixed thresholds")
+    axes.plot(seen, track["controlled"], color=plot.COLORS[0], linewidth=2, label="controlled")
     settled = fixed[seen > seen[-1] / 20]
     reach = max(0.05, 1.5 * float((settled - budget).abs().max()), 1.5 * bound[-1])
     axes.set_ylim(max(0, budget - reach), budget + reach)
@@ -220,8 +220,8 @@ def _promises(data: Data) -> Figure:
     for name, shift, index in (("plain", -0.006, 1), ("guaranteed", 0.006, 0)):
         over = [spent / budget - 1 for spent, budget in zip(found[name], budgets, strict=True)]
         places = [budget + shift for budget in budgets]
-        axes.bar(places, over, 0.004, color=plot.COLOURS[index])
-        marks = {"color": plot.COLOURS[index], "marker": plot.MARKERS[index], "linestyle": "none"}
+        axes.bar(places, over, 0.004, color=plot.COLORS[index])
+        marks = {"color": plot.COLORS[index], "marker": plot.MARKERS[index], "linestyle": "none"}
         axes.plot(places, over, label=f"{name} thresholds", **marks)
     axes.set_xlim(min(budgets) - 0.05, max(budgets) * 1.06)
     axes.yaxis.set_major_formatter(plot.percent)

@@ -11,21 +11,22 @@ from typing import Any
 import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL.Image import Image
 from torch import Tensor
 
-from eenet.plotting.style import COLOURS, STYLE, exit_colours
+from eenet.plotting.style import COLORS, STYLE, exit_colors
 from eenet.report.figures import Data, at_budget
 from eenet.report.numbers import nearest
 
 _LIVE = """grid budgets curves policies exit_quality measure class_order classes examples
 example_exits example_quality answers labels"""
 """What the script reads."""
-# Fixed colours of the figures, and the page's own that follow light and dark.
+# Fixed colors of the figures, and the page's own that follow light and dark.
 _THEME = {"#333333": "ink", "#000000": "ink", "#b0b0b0": "grid"}
 _THEME |= {"#d8d8d8": "band", "#8c8c8c": "grey"}
-_THEME |= {colour.lower(): f"c{i}" for i, colour in enumerate([*COLOURS[:6], COLOURS[7]])}
+_THEME |= {color.lower(): f"c{i}" for i, color in enumerate([*COLORS[:6], COLORS[7]])}
 
 
 @matplotlib.rc_context(STYLE)
@@ -48,11 +49,19 @@ def page(data: Data, drawn: dict[str, Figure]) -> str:
         svg=lambda name, words: Markup(inline_svg(drawn[name], name, words)),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        exit_colours=exit_colours(len(data["exit_costs"])),
+        exit_colors=exit_colors(len(data["exit_costs"])),
+        text_on=text_on,
         point=at_budget(data["curves"][data["reference"]], data["budget"]),
         stop=nearest(data["grid"], data["budget"]),
         live=plain(live),
     )
+
+
+def text_on(color: str) -> str:
+    """Black or white, whichever is read better on a color (WCAG 2.2, relative luminance)."""
+    parts = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in to_rgb(color)]
+    luminance = 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+    return "#000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#fff"
 
 
 def plain(value: Any) -> Any:
@@ -81,7 +90,7 @@ def plain(value: Any) -> Any:
 
 
 def inline_svg(figure: Figure, name: str, words: str) -> str:
-    """A figure as an SVG element in the colours and fonts of the page, `words` in its place.
+    """A figure as an SVG element in the colors and fonts of the page, `words` in its place.
 
     Its ids are its own: they begin with `name`.
     """
@@ -92,8 +101,8 @@ def inline_svg(figure: Figure, name: str, words: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", text)
     text = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font: \1px var(--sans)", text)
-    for colour, own in _THEME.items():
-        text = text.replace(colour, f"var(--{own})")
+    for color, own in _THEME.items():
+        text = text.replace(color, f"var(--{own})")
     text = re.sub(r'<text(?![^>]*fill:)([^>]*)style="', r'<text\1style="fill: var(--ink); ', text)
     head = f'<svg role="img" aria-label="{html.escape(words)}" viewBox='
     text = re.sub(r"<svg.*?viewBox=", head, text, count=1, flags=re.DOTALL)

@@ -296,6 +296,21 @@ def test_asked_by_accuracy_and_watched(run_dir, images, tmp_path, capsys):
     assert "delta=3.0: a probability" in refused(capsys, *base, "--delta", "3")
 
 
+def test_files_and_loaders_reach_a_predictor_in_python(run_dir, images):
+    predictor = AdaptivePredictor.from_run(run_dir, 0.8)
+    files = sorted(images.rglob("*.png"))
+    x = predictor.encode(files)
+    assert torch.equal(x, RunFolder(run_dir).data().encode(files))
+    data = Digits()
+    data.setup("test")
+    loaded = [a.exits for a in predictor.predict_stream(data.test_dataloader())]
+    batch, _ = data.on_after_batch_transfer(next(iter(data.test_dataloader())), 0)
+    assert torch.equal(loaded[0], predictor.predict(batch).exits)
+    predictor.recalibrate(data.val_dataloader())
+    with pytest.raises(ValueError, match="from_run"):
+        AdaptivePredictor(predictor.net, predictor.policy, 0.8).encode(files)
+
+
 def test_lightning_keeps_its_own_predict(capsys):
     with pytest.raises(SystemExit):
         main(["predict", "--help-all"])

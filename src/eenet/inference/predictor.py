@@ -111,7 +111,7 @@ class AdaptivePredictor(Runtime):
         fitted, budget, asked = choose(run, policy, budget, max_loss, delta)
         settings = {"budget_unit": run.budget_unit, **settings}
         predictor = cls(fold(run.network()), fitted, budget, **settings)
-        predictor.asked = asked
+        predictor.asked, predictor.source = asked, run
         if alarm is not None:
             predictor.watch(alarm, run.outputs("test"))
         return predictor

@@ -14,6 +14,7 @@ from eenet.models import MultiExitNetwork
 from eenet.models.base import batch_size
 from eenet.outputs import ExitOutputs
 from eenet.policies import Alarm, Policy, Rule
+from eenet.run_folder import RunFolder
 
 _FIRST = torch.zeros(1, dtype=torch.int64)
 _NOBODY = _FIRST[:0]
@@ -107,6 +108,8 @@ class Runtime:
         self.net = net.to(self.device).eval()
         self.costs = costs.to(self.device)
         self.alarm: Alarm | None = None
+        self.source: RunFolder | None = None
+        self._data: Any = None
         self._decisions: dict[Policy, list[Decision]] = {}
 
     def set_rule(self, rule: Rule) -> None:
@@ -116,6 +119,25 @@ class Runtime:
         self._decisions_at = self._decisions[rule.scorer]
         self._thresholds = rule.thresholds.tolist()
         self.rule = rule
+
+    def encode(self, samples: Sequence[Any]) -> Any:
+        """A batch as the network takes it, by the data of the run, as in its evaluation.
+
+        Args:
+            samples: Texts; or images, by path or PIL's.
+
+        Raises:
+            ValueError: If the predictor is of no run, or a sample is not what the run was on.
+        """
+        if self._encoder is None:
+            raise ValueError("encode: only a predictor made by `from_run` knows the data of a run")
+        return self._encoder.encode(samples)
+
+    @property
+    def _encoder(self) -> Any:
+        if self._data is None and self.source is not None:
+            self._data = self.source.data()
+        return self._data
 
     def watch(self, rate: float = 0.01, reference: ExitOutputs | None = None) -> None:
         """Warns, and says in `report`, when the traffic is no longer like the reference.
@@ -154,17 +176,21 @@ class Runtime:
     def to_device(self, x: Any) -> Any:
         """An input batch, any nesting of tensors, on the device.
 
+        Images of uint8, as loaders of small images give them, are normalized as in the run.
+
         Raises:
             TypeError: If it holds anything but tensors, as a text that was not encoded does.
         """
         if isinstance(x, Tensor):
-            return x.to(self.device)
+            x = x.to(self.device)
+            small = x.dtype == torch.uint8 and hasattr(self._encoder, "normalize")
+            return self._encoder.normalize(x) if small else x
         kinds = {type(leaf) for leaf in pytree.tree_leaves(x)}
         wrong = [kind for kind in kinds if not issubclass(kind, (Tensor, int, float, type(None)))]
         if wrong or not kinds:
             raise TypeError(
                 f"x: the network takes tensors, not {wrong[0].__name__ if wrong else 'nothing'}; "
-                "encode texts and images first (`encode` of the run's data), and turn arrays into "
+                "encode texts and images first (`predictor.encode`), and turn arrays into "
                 "tensors by torch.from_numpy"
             )
         return pytree.tree_map_only(Tensor, lambda t: t.to(self.device, non_blocking=True), x)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from jsonargparse import capture_parser
+from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.io import write_png
 
@@ -114,6 +115,8 @@ def test_the_code_runs(page, place, tmp_path, monkeypatch):
     data.setup()
     x, _ = data.on_after_batch_transfer(next(iter(data.test_dataloader())), 0)
     known = {"x": x, "batches": [x, x[:7]]}
+    for name in ("cat.jpg", "dog.jpg"):
+        Image.new("L", (20, 30)).save(name)
     for block in blocks(page, "python", "py"):
         if "export" in block:
             pytest.importorskip("onnxruntime")

@@ -21,13 +21,17 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` that takes its place when the block succeeds.
 
     Whoever reads `path`, whenever, finds the old file or the new one, never half of it. The folder
-    is made if need be; on an exception the temporary file is removed and `path` is untouched.
+    is made if need be; on an exception the temporary file is removed and `path` is untouched. Its
+    permissions follow the umask, also where a library writes files for their owner alone.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -20,6 +20,8 @@ def test_what_is_saved_is_what_is_read(tmp_path):
     assert torch.equal(loaded.labels, outputs.labels)
     assert torch.equal(loaded.costs, outputs.costs)
     assert [p.name for p in path.parent.iterdir()] == ["val.safetensors"]
+    (tmp_path / "other").touch()  # colleagues may read both, or neither
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_a_file_that_another_program_wrote_is_read(tmp_path):

@@ -13,7 +13,7 @@ from eenet.files import load_part, load_tensors
 from eenet.models import MultiExitNetwork
 from eenet.outputs import ExitOutputs, load_outputs, recost, with_cost_matrix
 from eenet.policies import Policy
-from eenet.stage_folder import StageFolder, check_finished
+from eenet.stage_folder import StageFolder, check_finished, stages_of
 
 
 class RunFolder:
@@ -28,8 +28,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path, stage2: str | Path | None = None) -> None:
         self.path = Path(path)
-        self.stage1 = StageFolder(self.path / "stage1")
-        self.stage2 = StageFolder(stage2 or self.path / "stage2")
+        self.stage1, self.stage2 = stages_of(path, stage2)
         self.config_file = self.path / "pipeline.yaml"
 
     def __str__(self) -> str:

@@ -87,6 +87,14 @@ class StageFolder:
         print(f"{self.path.name}: earlier results are kept in {aside}")
 
 
+def stages_of(
+    run_dir: str | Path, stage2: str | Path | None = None
+) -> tuple[StageFolder, StageFolder]:
+    """The folders of both stages of a run, the second of which may lie elsewhere."""
+    run_dir = Path(run_dir)
+    return StageFolder(run_dir / "stage1"), StageFolder(stage2 or run_dir / "stage2")
+
+
 def check_finished(run_dir: str | Path, *stages: StageFolder) -> None:
     """Raises FileNotFoundError unless the stages of a run have left their checkpoints."""
     for stage in stages:

@@ -13,6 +13,8 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
+from eenet.stage_folder import stages_of
+
 
 def main(args: list[str]) -> None:
     """Runs `eenet compare`: writes compare.csv, .json and figures, and prints the table."""
@@ -128,8 +130,8 @@ def _parser() -> ArgumentParser:
 
 def _files(options: Namespace) -> list[tuple[str, str | None]]:
     """The pairs of files to fit and to report on, which exist; to report on None is to split."""
-    folders = [Path(run) / "stage1" / "outputs" for run in options.runs]
-    pairs = [(folder / "val.safetensors", folder / "test.safetensors") for folder in folders]
+    stages = [stages_of(run)[0] for run in options.runs]
+    pairs = [(stage.outputs_file("val"), stage.outputs_file("test")) for stage in stages]
     if options.val:
         if options.runs or (options.test is None) != options.split:
             raise ValueError("val: give --test FILE or --split true with it, and no run folders")

@@ -1,11 +1,10 @@
 """`eenet exits`: where exits can stand in a network, or which of a run's exits to keep."""
 
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from eenet.stage_folder import StageFolder, check_finished
+from eenet.stage_folder import check_finished, stages_of
 
 
 def main(args: list[str]) -> None:
@@ -40,7 +39,7 @@ def main(args: list[str]) -> None:
     add("--options", type=dict[str, Any], default={}, help="Arguments of the network, as JSON.")
     add("--budgets", type=list[float] | None, help="For a run, by default those of its stage 2.")
     given = parser.parse_args(args)
-    if (Path(given.model) / "stage1").is_dir():
+    if stages_of(given.model)[0].path.is_dir():
         _best_of_run(given.model, given.budgets)
         return
     size = _size(given.input_size) if given.input_size else None
@@ -61,7 +60,7 @@ def main(args: list[str]) -> None:
 
 
 def _best_of_run(path: str, budgets: list[float] | None) -> None:
-    check_finished(path, StageFolder(Path(path) / "stage1"), StageFolder(Path(path) / "stage2"))
+    check_finished(path, *stages_of(path))
     from rich.table import Table
 
     from eenet.comparison.placement import place_exits

@@ -129,8 +129,12 @@ def _in_which(configs: list[str], cause: str, words: list[str]) -> str:
 
 
 _MISTAKES = (
-    *(ValueError, TypeError, OSError, ModuleNotFoundError),
-    *(pickle.UnpicklingError, ArgumentError),
+    ValueError,
+    TypeError,
+    OSError,
+    ModuleNotFoundError,
+    pickle.UnpicklingError,
+    ArgumentError,
 )
 
 

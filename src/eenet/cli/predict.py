@@ -14,7 +14,7 @@ from jsonargparse import auto_cli
 from jsonargparse.typing import PositiveInt
 
 from eenet.cli.answers import AnswerFile
-from eenet.stage_folder import StageFolder, check_finished
+from eenet.stage_folder import check_finished, stages_of
 
 Pair = tuple[str | int, Any]
 """An input's path or row number, and its text or file; None where there is neither."""
@@ -73,7 +73,7 @@ def predict_files(
             OUTPUT.part holds answers of other inputs or settings.
     """
     _check(input, output)
-    check_finished(run_dir, StageFolder(Path(run_dir) / "stage1"))
+    check_finished(run_dir, stages_of(run_dir)[0])
     from eenet.inference import AdaptivePredictor
     from eenet.run_folder import RunFolder
 

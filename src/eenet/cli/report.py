@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from eenet.stage_folder import StageFolder, check_finished
+from eenet.stage_folder import check_finished, stages_of
 
 
 def main(args: list[str]) -> None:
@@ -22,7 +22,7 @@ def main(args: list[str]) -> None:
     add("--wandb", type=bool, default=False, help="Log the figures to the W&B run of stage 2 too.")
     options = parser.parse_args(args)
     for run in options.runs:
-        check_finished(run, StageFolder(Path(run) / "stage1"), StageFolder(Path(run) / "stage2"))
+        check_finished(run, *stages_of(run))
     from eenet.report.write import log_to_wandb, write_report
 
     folder = Path(options.output or Path(options.runs[0]) / "report")

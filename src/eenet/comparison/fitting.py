@@ -43,10 +43,14 @@ class Source(NamedTuple):
         if self.test is not None:
             yield fit, test, torch.arange(test.num_samples)
             return
-        order = torch.randperm(fit.num_samples, generator=torch.Generator().manual_seed(0))
-        halves = order.chunk(2)
-        for chosen, others in (halves, halves[::-1]):
+        first, second = halves(fit.num_samples)
+        for chosen, others in ((first, second), (second, first)):
             yield fit.select(chosen), fit.select(others), others
+
+
+def halves(samples: int) -> tuple[Tensor, ...]:
+    """Positions of two random halves of the samples, the same in every call."""
+    return torch.randperm(samples, generator=torch.Generator().manual_seed(0)).chunk(2)
 
 
 class Plan(NamedTuple):

@@ -5,13 +5,11 @@ from dataclasses import replace
 from statistics import fmean
 from typing import NamedTuple
 
-import torch
-
+from eenet.comparison.fitting import halves
 from eenet.outputs import ExitOutputs
 from eenet.outputs.exit_outputs import FIELDS
 from eenet.policies import MaxProbability
-from eenet.policies.base import decide_all
-from eenet.policies.thresholds import at_exits
+from eenet.policies.base import reached_by
 
 
 class Placement(NamedTuple):
@@ -40,8 +38,7 @@ def place_exits(val: ExitOutputs, test: ExitOutputs, budgets: Sequence[float]) -
     Raises:
         ValueError: If a budget is below the first exit's cost or above 1.
     """
-    order = torch.randperm(val.num_samples, generator=torch.Generator().manual_seed(0))
-    first, second = (val.select(half) for half in order.chunk(2))
+    first, second = map(val.select, halves(val.num_samples))
 
     def judged(exits: Sequence[int]) -> float:
         reached = [_reached(a, b, exits, budgets) for a, b in ((first, second), (second, first))]
@@ -69,8 +66,7 @@ def _reached(
     fit, test = (_only(outputs, exits) for outputs in (fit, test))
     policy = MaxProbability(common=True).fit(fit)
     rules = [policy.at_fraction(budget) for budget in budgets]
-    left = test.map(lambda evidence: decide_all(rules, evidence))
-    reached: list[float] = at_exits(test.answer_quality(), left).mean(1).tolist()
+    reached: list[float] = reached_by(rules, test, test.answer_quality()).mean(1).tolist()
     return reached
 
 

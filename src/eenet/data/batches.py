@@ -67,5 +67,6 @@ class BatchSampler(DistributedSampler[list[int]], SequentialSampler):
             part = torch.cat([pool[self.lengths[pool].argsort(stable=True)] for pool in pools])
         batches = list(torch.split(part, self.batch_size))
         if self.lengths is not None:
-            batches = [batches[i] for i in torch.randperm(len(batches), generator=generator)]
+            shuffled = torch.randperm(len(batches), generator=generator).tolist()
+            batches = [batches[i] for i in shuffled]
         yield from (batch.tolist() for batch in batches)

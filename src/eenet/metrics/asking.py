@@ -7,8 +7,7 @@ import torch
 from eenet.metrics.curve_maths import paired_difference
 from eenet.outputs import ExitOutputs
 from eenet.policies import LearnedPolicy, Policy, Rule, within_loss
-from eenet.policies.base import decide_all
-from eenet.policies.thresholds import at_exits
+from eenet.policies.base import reached_by
 
 _RULES = 41
 """Budgets that are tried, of a policy that serves any."""
@@ -73,7 +72,7 @@ def least_budget(
         spent, lost = budgets[kept.position], max_loss - kept.margin
         return Asked(spent, max_loss, lost, None, delta, outputs.num_samples)
     quality = outputs.answer_quality()
-    reached = at_exits(quality, outputs.map(lambda evidence: decide_all(rules, evidence)))
+    reached = reached_by(rules, outputs, quality)
     loss = paired_difference(quality[-1].expand_as(reached), reached)
     small = (loss.mean <= max_loss).nonzero()
     if not len(small):

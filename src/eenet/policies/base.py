@@ -66,6 +66,22 @@ def decide_all(rules: Sequence[Rule], evidence: Evidence) -> Tensor:
     return torch.stack([first_exit(s, r.thresholds) for s, r in zip(scores, rules, strict=True)])
 
 
+def reached_by(rules: Sequence[Rule], outputs: ExitOutputs, values: Tensor) -> Tensor:
+    """The samples' values `[M, N]` at the exits that each of M rules chooses.
+
+    Args:
+        rules: One or more.
+        outputs: What the rules decide on, block by block.
+        values: `[E]` or `[E, N]`, such as the costs or the quality.
+
+    Raises:
+        ValueError: If there is no rule.
+    """
+    if not rules:
+        raise ValueError("rules: there must be one or more")
+    return at_exits(values, outputs.map(lambda evidence: decide_all(rules, evidence)))
+
+
 class Policy(nn.Module, ABC):
     """Decides where samples leave: `fit` learns and calibrates, `at_fraction(budget)` gives a rule.
 

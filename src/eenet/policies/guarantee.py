@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from eenet.outputs.exit_outputs import ExitOutputs
-from eenet.policies.base import Rule, decide_all
-from eenet.policies.thresholds import ROUNDING, at_exits
+from eenet.policies.base import Rule, reached_by
+from eenet.policies.thresholds import ROUNDING
 
 
 class Guaranteed(NamedTuple):
@@ -78,7 +78,7 @@ def within_budget(
     Raises:
         ValueError: If not even the first rule can be certified.
     """
-    spent = _each(rules, outputs, outputs.costs)
+    spent = reached_by(rules, outputs, outputs.costs.double())
     # The bet needs bounds that hold for all samples to come: what exits cost, not what was spent.
     bounds = _range(outputs.costs if cost_range is None else torch.tensor(cost_range))
     return last_kept(rules, spent, bounds, "budget", budget, delta)
@@ -102,7 +102,7 @@ def within_tail(
     Raises:
         ValueError: If not even the first rule can be certified.
     """
-    over = (_each(rules, outputs, outputs.costs) > limit * (1 + ROUNDING)).double()
+    over = (reached_by(rules, outputs, outputs.costs.double()) > limit * (1 + ROUNDING)).double()
     return last_kept(rules, over, (0.0, 1.0), "alpha", alpha, delta)
 
 
@@ -125,7 +125,7 @@ def within_loss(
     """
     quality = outputs.answer_quality().double()
     low, high = _range(quality)
-    loss = quality[-1] - _each(rules, outputs, quality)
+    loss = quality[-1] - reached_by(rules, outputs, quality)
     return cheapest_kept(rules, loss, (low - high, high - low), epsilon, delta)
 
 
@@ -149,16 +149,8 @@ def within_disagreement(
     if outputs.logits is None:
         raise ValueError("logits: pooled pixels have no classes to compare; give `within_loss`")
     answers = outputs.map(lambda evidence: evidence.prediction)
-    differs = _each(rules, outputs, (answers != answers[-1]).double())
+    differs = reached_by(rules, outputs, (answers != answers[-1]).double())
     return cheapest_kept(rules, differs, (0.0, 1.0), epsilon, delta)
-
-
-def _each(rules: Sequence[Rule], outputs: ExitOutputs, values: Tensor) -> Tensor:
-    """The samples' values `[M, N]` float64 at the exits that each of M rules chooses."""
-    if not rules:
-        raise ValueError("rules: there must be one or more")
-    exits = outputs.map(lambda evidence: decide_all(rules, evidence))
-    return at_exits(values.double(), exits)
 
 
 def cheapest_kept(

@@ -1,9 +1,10 @@
 """Which of a run's policies serves, and at which budget: what was asked for."""
 
+from collections.abc import Iterable
+
 from eenet.metrics.asking import Asked, least_budget
 from eenet.outputs.exit_outputs import mean_costs
 from eenet.policies import Policy
-from eenet.policies.base import first_serving
 from eenet.run_folder import RunFolder
 
 
@@ -32,7 +33,7 @@ def choose(
     policies, fraction = run.policies(policy), run.budget_unit == "fraction"
     if max_loss is None:
         budget = 0.5 if budget is None else budget
-        return first_serving(policies.values(), budget, fraction), budget, None
+        return _first_serving(policies.values(), budget, fraction), budget, None
     if budget is not None:
         raise ValueError(f"budget={budget:g} and max_loss={max_loss:g}: give one of them")
     fitted = min(policies.values(), key=lambda policy: not policy.nested)
@@ -41,3 +42,25 @@ def choose(
     asked = least_budget(fitted, outputs, max_loss, delta if promised else None)
     full = 1.0 if fraction else float(mean_costs(fitted.calibration_costs)[-1])
     return fitted, asked.budget * full, asked
+
+
+def _first_serving(policies: Iterable[Policy], budget: float, fraction: bool) -> Policy:
+    """The first policy that serves a budget.
+
+    Args:
+        policies: Fitted policies.
+        budget: Average cost per sample.
+        fraction: Whether it is a fraction of the full cost, or in the unit of the costs.
+
+    Raises:
+        ValueError: The last one's reason, if none does.
+    """
+    reason = ValueError("policies: there is none")
+    for policy in policies:
+        try:
+            (policy.at_fraction if fraction else policy.at)(budget)
+        except ValueError as error:
+            reason = error
+        else:
+            return policy
+    raise reason

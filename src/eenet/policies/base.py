@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -284,25 +284,3 @@ def warn_of_ties(rule: Rule, costs: Tensor, budget: float) -> None:
             "samples), so that less than the budget can be spent",
             stacklevel=2,
         )
-
-
-def first_serving(policies: Iterable[Policy], budget: float, fraction: bool) -> Policy:
-    """The first policy that serves a budget.
-
-    Args:
-        policies: Fitted policies.
-        budget: Average cost per sample.
-        fraction: Whether it is a fraction of the full cost, or in the unit of the costs.
-
-    Raises:
-        ValueError: The last one's reason, if none does.
-    """
-    reason = ValueError("policies: there is none")
-    for policy in policies:
-        try:
-            (policy.at_fraction if fraction else policy.at)(budget)
-        except ValueError as error:
-            reason = error
-        else:
-            return policy
-    raise reason

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from eenet import __version__
+from eenet.callbacks.wandb import link_outputs
 from eenet.files import write_text
 from eenet.models import narrow
 from eenet.models.costs import ExitCosts, measure_costs
@@ -58,6 +59,7 @@ class CollectOutputs(Callback):
             writer.finish()
             path = Path(trainer.default_root_dir) / "costs.json"
             write_text(path, json.dumps(self.costs._asdict(), indent=2) + "\n")
+            link_outputs(trainer.loggers, [writer.path], used=False)
         trainer.strategy.barrier()
 
     def _begin(

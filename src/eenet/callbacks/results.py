@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 from rich.table import Table
 
-from eenet.callbacks.wandb import log_curve
+from eenet.callbacks.wandb import link_outputs, log_curve
 from eenet.files import write_text
 from eenet.modules.scheduler import SchedulerModule
 from eenet.plotting.rows import curve_rows, print_table, rich_table, to_csv
@@ -103,6 +103,8 @@ class CurveReport(Callback):
         write_text(folder / "curve.json", json.dumps(summary, indent=1) + "\n")
         save_figure(figure, folder / "curve.png")
         self.table = rich_table(rows, exit_quality[-1], measure)
+        paths = [Path(path) for path in data.paths.values() if path]
+        link_outputs(trainer.loggers, paths, used=True)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 log_curve(logger, rows, folder, outputs)

@@ -14,6 +14,7 @@ import os
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,31 @@ def log_curve(logger: Any, rows: list[Row], folder: Path, outputs: ExitOutputs) 
     for name in ("curve.csv", "curve.json", "curve.png"):
         artifact.add_file(str(folder / name))
     run.log_artifact(artifact)
+
+
+def link_outputs(loggers: Iterable[Any], paths: Iterable[Path], used: bool) -> None:
+    """Makes exit outputs an artifact of the run that wrote them, or an input of the one that reads.
+
+    The same files are the same artifact, so W&B draws the lineage from network to policies. Only
+    where the logger keeps checkpoints too (`log_model`); an input needs W&B's server.
+
+    Args:
+        loggers: The trainer's.
+        paths: Files of exit outputs.
+        used: Whether they are the run's inputs.
+    """
+    for logger in loggers:
+        if not getattr(logger, "_log_model", False):
+            continue
+        import wandb
+
+        run: Any = logger.experiment
+        if used and run.settings._offline:
+            continue
+        for path in paths:
+            artifact = wandb.Artifact(f"outputs-{run.group or run.id}-{path.stem}", "exit-outputs")
+            artifact.add_file(str(path))
+            (run.use_artifact if used else run.log_artifact)(artifact)
 
 
 def _log_metrics(run: Any, policies: dict[str, list[Row]], measure: str) -> None:

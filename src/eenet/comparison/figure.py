@@ -55,7 +55,7 @@ def comparison_table(comparison: Comparison, wide: bool = True) -> Table:
 @matplotlib.rc_context(plot.STYLE)
 def plot_comparison(comparison: Comparison) -> Figure:
     """Curves of all policies within their bounds, and the reference's lead with its intervals."""
-    figure, (axes, lower) = plot.panels_of(["", ""], 1, 4.1, sharex=True, height_ratios=(5, 3))
+    figure, (axes, lower) = plot.panels_of(["", ""], 1, 4.4, sharex=True, height_ratios=(5, 3))
     bounds, reference = comparison.bounds, comparison.reference
     cost, *ends = (bounds[name] for name in ("cost", "stopping_low", "stopping_high"))
     axes.fill_between(cost, *ends, color=plot.BAND, label="optimal stopping fitted on test")
@@ -80,7 +80,7 @@ def plot_comparison(comparison: Comparison) -> Figure:
             size = {"markersize": 4, "linewidth": 1.3 if index else 2.4}
             plot.draw_curve(axes, index, name, budgets, quality, **size)
             plot.draw_curve(lower, index, name, budgets, lead, band, **size)
-    plot.finish_curves(axes, comparison.exit_costs, comparison.exit_quality, "quality", ncols=2)
+    plot.finish_curves(axes, comparison.exit_costs, comparison.exit_quality, "quality")
     shpoints = column(comparison.rows, "quality")
     top, bottom = max(*shpoints, *ends[1]), min(shpoints)
     axes.set_ylim(bottom - 0.03 * (top - bottom), top + 0.08 * (top - bottom))

@@ -56,7 +56,7 @@ def plot_curves(
         exit_quality: Quality when every sample leaves at that exit.
         measure: What to call the quality.
     """
-    figure, (axes,) = panels_of([""], 1, 4.6)
+    figure, (axes,) = panels_of([""], 1, 5.0)
     for index, (label, own) in enumerate(by_policy(rows).items()):
         band = [[r["quality"] + sign * r["quality_se"] for r in own] for sign in (-1, 1)]
         draw_curve(axes, index, label, column(own, "cost"), column(own, "quality"), band)
@@ -88,12 +88,15 @@ def look(label: str) -> dict[str, Any]:
     """How the line of a policy looks, in all figures: its color, marker and dashes.
 
     There is one marker more than there are colors, so labels that share one differ in the other.
+    A policy under one common threshold looks like the policy, with open markers.
     """
+    label, common = label.removesuffix("_common"), label.endswith("_common")
     known = label in LABELS
     index = LABELS.index(label) if known else len(LABELS) + zlib.crc32(label.encode())
     place = index % len(MARKERS)
     own = {"color": COLORS[index % len(COLORS)]}
     own |= {"marker": MARKERS[place], "linestyle": DASHES[place]}
+    own |= {"markerfacecolor": "white"} if common else {}
     return own | {"linewidth": 1.7, "markersize": 5}
 
 
@@ -108,9 +111,12 @@ def draw_curve(
 
 
 def finish_curves(
-    axes: Any, exit_costs: list[float], exit_quality: list[float], measure: str, **how: Any
+    axes: Any, exit_costs: list[float], exit_quality: list[float], measure: str
 ) -> None:
-    """Marks fixed exits by crosses and the full network by a dotted line; labels and legend."""
+    """Marks fixed exits by crosses and the full network by a dotted line; labels and legend.
+
+    The legend stands below, since with few samples curves and bands leave no corner free.
+    """
     full = exit_quality[-1]
     axes.axhline(full, zorder=1, **DOTTED)
     place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
@@ -120,7 +126,7 @@ def finish_curves(
     axes.yaxis.set_major_formatter(percent)
     axes.set_xlabel("average cost per sample (fraction of the full network)")
     axes.set_ylabel(measure)
-    axes.legend(loc="lower right", handlelength=3, **how)
+    legend_below(axes.figure, axes, 3)
 
 
 def percent(share: float, _: Any = None) -> str:
@@ -128,9 +134,10 @@ def percent(share: float, _: Any = None) -> str:
     return f"{100 * share + 0.0:.4g}%".replace("-", "\u2212")
 
 
-def legend_below(figure: Figure, axes: Any) -> None:
+def legend_below(figure: Figure, axes: Any, columns: int = 6) -> None:
     """One legend for all panels, that of one of them."""
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    lines = axes.get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=columns, handlelength=3)
 
 
 def cells(axes: Any, names: list[str], values: list[list[float]], reach: float, form: str) -> None:

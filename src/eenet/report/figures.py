@@ -34,12 +34,12 @@ def figures(data: Data) -> dict[str, Figure]:
 
 
 def at_budget(policy: Data, budget: float) -> int:
-    """Position of a policy's dearest working point within a budget."""
+    """Position of a policy's most expensive working point within a budget."""
     return max(i for i, b in enumerate(policy["budget"]) if i == 0 or b <= budget + 1e-9)
 
 
 def _curves(data: Data) -> Figure:
-    figure, (axes,) = plot.panels_of([""], 1, 4.5)
+    figure, (axes,) = plot.panels_of([""], 1, 4.9)
     axes.plot(data["grid"], data["oracle"], color=plot.GREY, linewidth=1.2, label="oracle")
     axes.plot(data["grid"], data["floor"], label="random exits", **plot.DOTTED)
     for index, (label, curve) in enumerate(data["curves"].items()):
@@ -88,7 +88,7 @@ def _exit_quality(data: Data) -> Figure:
         axes.yaxis.set_major_formatter(plot.percent)
     for axes in panels[-2:]:
         axes.set_xlabel("budget")
-    figure.supylabel(f"{data['measure']} of who leaves here")
+    figure.supylabel(f"{data['measure']} of the samples that leave here")
     plot.legend_below(figure, panels[0])
     return figure
 
@@ -111,7 +111,7 @@ def _scores(data: Data) -> Figure:
         axes.xaxis.set_major_formatter(plot.percent)
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel("score (rank)")
-    panels[0].set_ylabel("samples that get here")
+    panels[0].set_ylabel("samples that reach it")
     _entitle(figure, data)
     plot.legend_below(figure, panels[0])
     return figure

@@ -22,7 +22,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
     Whoever reads `path`, whenever, finds the old file or the new one, never half of it. The folder
     is made if need be; on an exception the temporary file is removed and `path` is untouched. Its
-    permissions follow the umask, also where a library writes files for their owner alone.
+    permissions follow the umask, also where a library writes files that only their owner can read.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,14 +118,14 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
             found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} is refused: it is no file of torch.save, or holds more than tensors and plain "
-            "values, which could run code when read. Use weights from a source that you trust, "
-            "saved as a state_dict."
+            f"{path} cannot be loaded safely: not a file of torch.save, or it holds more than "
+            "tensors and plain values, which could run code when read. Use weights from a source "
+            "that you trust, saved as a state_dict."
         ) from error
     except FileNotFoundError:
         raise
     except (RuntimeError, EOFError, OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} is damaged or cut off ({error}): write it anew") from error
+        raise ValueError(f"{path} is corrupt or truncated ({error}): recreate it") from error
     return found
 
 

@@ -35,7 +35,7 @@ class RunFolder:
         return str(self.path)
 
     def network(self) -> MultiExitNetwork:
-        """The trained network, from its checkpoint alone: nothing else is read or downloaded.
+        """Loads the trained network from its checkpoint; nothing else is read or downloaded.
 
         Raises:
             FileNotFoundError: If the pipeline has not ended.
@@ -123,7 +123,7 @@ class RunFolder:
         return [budget / full for budget in budgets]
 
     def setup(self) -> dict[str, Any]:
-        """What has to be equal for runs to be seeds of one set-up."""
+        """Everything that must be equal for runs to be seeds of one set-up."""
         samples = load_outputs(self.stage1.outputs_file("test")).num_samples
         setup: dict[str, Any] = {"test": {"samples": samples}}
         for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
@@ -132,7 +132,7 @@ class RunFolder:
 
 
 def build(kind: Any, config: Any) -> Any:
-    """What a config of `class_path` and `init_args` (or a list of them) describes."""
+    """Builds what a config of `class_path` and `init_args` (or a list of them) describes."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--it", type=kind)
     return parser.instantiate(parser.parse_object({"it": copy.deepcopy(config)})).it

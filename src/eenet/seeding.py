@@ -1,4 +1,4 @@
-"""Random numbers by seed and epoch alone, so that a resumed run agrees with a straight one."""
+"""Random numbers by seed and epoch, so that a resumed run equals an uninterrupted one."""
 
 import os
 

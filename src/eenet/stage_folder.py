@@ -40,7 +40,7 @@ class StageFolder:
         return config
 
     def identity(self) -> dict[str, Any] | None:
-        """What decides the stage's results, as recorded when it was begun."""
+        """The settings that decide the stage's results, as recorded when it began."""
         return self.read_json(self.identity_file)
 
     def read_json(self, path: Path) -> dict[str, Any] | None:

@@ -160,7 +160,7 @@ def test_distributions_are_drawn_as_wandb_describes_them(file):
         ({"parameters": {"x": {"distribution": "beta"}}}, "parameters.x.*beta.*log_uniform_values"),
         ({"parameters": {"x": {"parameters": {}}}}, "parameters.x.*not supported"),
         ({"parameters": {"x": {"min": 0.1, "max": 1.0}}}, "parameters.x: a grid .* uniform"),
-        ({"parameters": {"x": {"min": "1e-3", "max": 1.0}}}, "min is no number"),
+        ({"parameters": {"x": {"min": "1e-3", "max": 1.0}}}, "min is not a number"),
         ({"parameters": {"x": {"min": 2, "max": 1}}}, "min must be below max"),
         ({"metric": {"goal": "maximize"}}, "`metric` needs a `name`"),
         ({"command": ["${args_json_files}"]}, "args_json_files.* is not supported"),

@@ -163,7 +163,7 @@ def test_folders_are_listed_whole(names, others, tmp_path_factory):
         with open(root + b"/" + name + b".txt", "wb"):
             pass
     if others:
-        with pytest.warns(UserWarning, match=rf"{len(others)} \({len(others)} \.txt\) are no im"):
+        with pytest.warns(UserWarning, match=rf"{len(others)} \({len(others)} \.txt\) are not im"):
             assert image_files(os.fsdecode(root)) == found
 
 

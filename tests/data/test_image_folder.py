@@ -154,7 +154,7 @@ def test_what_is_left_out_is_said(tmp_path):
     (tmp_path / "dog/film.mp4").touch()
     Image.new("L", (9, 9)).save(tmp_path / "loose.png")
     with (
-        pytest.warns(UserWarning, match=r"2 \(1 \.mp4, 1 \.txt\) are no images.*/dog/film\.mp4"),
+        pytest.warns(UserWarning, match=r"2 \(1 \.mp4, 1 \.txt\) are not images.*/dog/film\.mp4"),
         pytest.warns(UserWarning, match=r"1 \(1 \.png\) lie beside .*loose\.png"),
     ):
         make(tmp_path, **options)

@@ -207,7 +207,7 @@ def test_what_is_wrong_is_named(tokenizer: str, folder: str, tmp_path: Path) -> 
     with pytest.raises(ValueError, match="a list of texts is wanted, not one text: 'a film'"):
         served.encode("a film")
     for wrong in (None, 3, b"film", "\udce9 film"):
-        with pytest.raises(ValueError, match=r"text 1 of the batch is .* no text in UTF-8"):
+        with pytest.raises(ValueError, match=r"text 1 of the batch is .* not text in UTF-8"):
             served.encode(["good", wrong])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="tokenizer='/no/such'"):
         make("/no/such", folder)

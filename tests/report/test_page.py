@@ -130,7 +130,7 @@ def test_the_report_goes_on_without_the_data(make_run, tmp_path):
     run = make_run(tmp_path / "run", train="gone.csv")
     main(["report", str(run)])
     page = (run / "report/report.html").read_text()
-    assert "gone.csv" in page.partition("not at hand any more")[2][:200]
+    assert "gone.csv" in page.partition("no longer available")[2][:200]
 
 
 def test_images_are_those_of_the_test_split(tmp_path):

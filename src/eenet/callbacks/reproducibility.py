@@ -1,4 +1,4 @@
-"""What lets a run be repeated and go on: its config, its last checkpoint, its random numbers."""
+"""Callbacks that let a run be repeated and resumed: config, last checkpoint, random numbers."""
 
 import os
 from pathlib import Path
@@ -57,7 +57,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place before it takes that place.
 
     Lightning's own writes to the system's temporary folder first, and a file that is moved from
-    there to another file system, such as a cluster's shared one, can be cut off on its way.
+    there to another file system, such as a cluster's shared one, can be interrupted.
     """
 
     def save_checkpoint(
@@ -117,7 +117,7 @@ class LastCheckpoint(_MovableCheckpoint):
         super().__init__(filename="last", enable_version_counter=False)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Finds the run folder; stage 2 takes seconds and starts anew."""
+        """Finds the run folder; stage 2 takes seconds and restarts from scratch."""
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         if not isinstance(pl_module, MultiExitModule):
@@ -127,7 +127,7 @@ class LastCheckpoint(_MovableCheckpoint):
 
 
 class SeedEpochs(Callback):
-    """Seeds torch anew for every training epoch.
+    """Seeds torch again for every training epoch.
 
     Lightning saves no random state, so a resumed run would augment and drop out differently from
     an uninterrupted one. With this, epoch n draws the same numbers in both. The order of the

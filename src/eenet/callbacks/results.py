@@ -22,7 +22,7 @@ from eenet.plotting.style import plot_curves, save_figure
 class WriteDecisions(Callback):
     """Writes `decisions.csv` into the run folder: a row for each sample, policy and budget.
 
-    Acts on `SchedulerModule` alone. Exits count from 1; samples from 0, in the order of the file.
+    Active only for `SchedulerModule`. Exits count from 1; samples from 0, in the order of the file.
     """
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -65,11 +65,11 @@ class WriteDecisions(Callback):
 class CurveReport(Callback):
     """Writes `curve.csv`, `curve.json` and `curve.png` into the run folder, and logs them.
 
-    Acts on `SchedulerModule` alone, after `test`.
+    Active only for `SchedulerModule`, after `test`.
     """
 
     table: Table | None = None
-    """What `show` prints."""
+    """The table that `show` prints."""
 
     def show(self) -> None:
         """Prints the curves as a table, once the progress bars are gone."""

@@ -45,7 +45,7 @@ class AnswerFile:
                 end = file.tell() if first == head else 0
                 for line in file if end else ():
                     if not line.endswith(b"\n"):
-                        break  # cut off
+                        break  # truncated
                     end, self.position = end + len(line), self.position + 1
                 file.truncate(end)
         self._file = self.part.open("a", encoding="utf-8")

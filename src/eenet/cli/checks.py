@@ -16,7 +16,7 @@ from eenet.outputs.exit_outputs import check_costs
 
 
 def check_config(config: Namespace) -> None:
-    """Refuses what is missing, what is no number, and settings with which no stage can end."""
+    """Refuses missing settings, infinite numbers, and settings with which no stage can end."""
     for name in ("stage1", "stage2"):
         stage = config[name]
         for part in ("trainer", "model", "data", "checkpoint"):

@@ -1,4 +1,4 @@
-"""`eenet compare`: every policy at many budgets, seeds and networks, from exit outputs alone."""
+"""`eenet compare`: every policy at many budgets, seeds and networks, from exit outputs."""
 
 import json
 import os
@@ -99,7 +99,7 @@ def _parser() -> ArgumentParser:
         prog="eenet compare",
         exit_on_error=False,
         allow_abbrev=False,
-        description="Compare exit policies at many budgets, from exit outputs alone.",
+        description="Compare exit policies at many budgets, from exit outputs.",
     )
     add = parser.add_argument
     add("runs", nargs="*", help="Run folders of `eenet pipeline`; several are network seeds.")

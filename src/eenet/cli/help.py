@@ -12,7 +12,7 @@ eenet {__version__}: adaptive inference with multi-exit networks
   eenet fit      --config FILE   train a network (stage 1) or fit policies (stage 2)
   eenet validate --config FILE   validation metrics of a stage's best checkpoint
   eenet test     --config FILE   test metrics of a network, or the curve of fitted policies
-  eenet compare  RUN_DIR...      all policies at many budgets and seeds, from exit outputs alone
+  eenet compare  RUN_DIR...      all policies at many budgets and seeds, from exit outputs
   eenet report   RUN_DIR...      one page with all figures of a finished run, and their files
   eenet predict  --config FILE   exit outputs of a network, or where each sample leaves
   eenet predict  RUN_DIR         answers for images, texts or stdin, from a finished pipeline

@@ -177,7 +177,7 @@ _NOT_OF_TYPE = re.compile(r"Not of type \w+: (.*?) ?does not conform to restrict
 
 
 def _of_config(message: str) -> str:
-    """What jsonargparse says of a config in many lines, in one: setting, class and faults."""
+    """Condenses jsonargparse's many lines about a config into one: setting, class and faults."""
     keys, kind, value, faults = [], "", "", []
     for line in message.replace(_UNION, "").splitlines():
         line = re.sub(r"^\s*(- )*\s*", "", line).rstrip()

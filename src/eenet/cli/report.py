@@ -13,8 +13,8 @@ def main(args: list[str]) -> None:
         prog="eenet report",
         exit_on_error=False,
         allow_abbrev=False,
-        description="A page with all figures of a finished run: curves, who leaves where, what the "
-        "scheduler looks at, whether the budget holds. It needs no network and no server.",
+        description="A page with all figures of a finished run: curves, where samples leave, what "
+        "the scheduler looks at, whether the budget holds. It needs no network and no server.",
     )
     add = parser.add_argument
     add("runs", nargs="+", help="Run folders of `eenet pipeline`; several are seeds of one set-up.")

@@ -63,12 +63,12 @@ class StageRun:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides the stage's results; what this class changes in the config does not."""
+        """The settings that decide the stage's results; those that this class changes do not."""
         identity: dict[str, Any] = _deciding(yaml.safe_load(self.text()))
         return identity
 
     def to_do(self, sources: dict[str, Any], overwrite: bool = False) -> str:
-        """What is missing: "all", "outputs" of a network that is certain, or "" if complete.
+        """Says what is missing: "all", "outputs" of a network that is certain, or "" if complete.
 
         Args:
             sources: Checksums of the stage's inputs.

@@ -32,7 +32,7 @@ def sweep(
 ) -> int:
     """Runs the trials of a W&B sweep file on this machine and gathers them in one table.
 
-    Complete trials are skipped; one that failed or was cut off runs again in its folder.
+    Complete trials are skipped; one that failed or was interrupted runs again in its folder.
 
     Args:
         file: YAML file, as `wandb sweep` takes it.
@@ -47,7 +47,7 @@ def sweep(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no sweep file, or asks for what only W&B's server does.
+        ValueError: If it is not a sweep file, or asks for what only W&B's server does.
     """
     config = read_sweep(file, method)
     folder = Path(output or f"runs/sweeps/{Path(file).stem}").absolute()

@@ -40,14 +40,16 @@ def read_sweep(path: str | Path, method: str | None = None) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no sweep, or asks for what only W&B's server does.
+        ValueError: If it is not a sweep file, or asks for what only W&B's server does.
     """
     config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     config = config if isinstance(config, dict) else {}
     config["method"] = method = method or config.get("method")
     for key, kind in _NEEDED.items():
         if not isinstance(config.get(key), kind):
-            raise ValueError(f"{path} is no sweep: `{key}` is missing or no {kind.__name__}")
+            raise ValueError(
+                f"{path} is not a sweep file: `{key}` is missing or not a {kind.__name__}"
+            )
     if unknown := sorted(set(config) - {*_NEEDED, *_PLAIN}):
         raise ValueError(f"{path}: {unknown} is not supported here; use `wandb agent`")
     if method not in ("grid", "random"):
@@ -80,7 +82,7 @@ def _complete(where: str, spec: Any) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"{where}: {kind}: {error}") from None
     for key in spec.keys() - {"value", "values"}:
         if not isinstance(spec[key], int | float):
-            raise ValueError(f"{where}: {key} is no number (YAML wants 1.0e-3, not 1e-3)")
+            raise ValueError(f"{where}: {key} is not a number (in YAML write 1.0e-3, not 1e-3)")
     least = 0 if "log" in kind else -inf
     if "min" in spec and not least < spec["min"] < spec["max"]:
         raise ValueError(f"{where}: min must be below max, and above 0 on a logarithmic scale")

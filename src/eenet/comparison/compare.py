@@ -1,4 +1,4 @@
-"""Policies at many budgets, seeds and networks at equal cost, from exit outputs alone."""
+"""Policies at many budgets, seeds and networks at equal cost, from exit outputs."""
 
 import copy
 from collections.abc import Sequence

@@ -54,7 +54,7 @@ def halves(samples: int) -> tuple[Tensor, ...]:
 
 
 class Plan(NamedTuple):
-    """What is compared, checked."""
+    """The checked settings of a comparison."""
 
     sources: Sequence[Source]
     tests: list[ExitOutputs]

@@ -1,4 +1,4 @@
-"""Which of a network's exits to keep: what each set of them reaches, from exit outputs alone."""
+"""Which of a network's exits to keep: the quality of each set of them, from exit outputs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -62,7 +62,7 @@ def place_exits(val: ExitOutputs, test: ExitOutputs, budgets: Sequence[float]) -
 def _reached(
     fit: ExitOutputs, test: ExitOutputs, exits: Sequence[int], budgets: Sequence[float]
 ) -> list[float]:
-    """Mean quality at each budget with these exits (from 0) alone."""
+    """Mean quality at each budget with only these exits (from 0)."""
     fit, test = (_only(outputs, exits) for outputs in (fit, test))
     policy = MaxProbability(common=True).fit(fit)
     rules = [policy.at_fraction(budget) for budget in budgets]

@@ -40,7 +40,7 @@ class PolicySummary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` finds. Costs are fractions of the full network's.
+    """Result of `compare`. Costs are fractions of the full network's.
 
     Args:
         samples: Number of test samples.
@@ -122,7 +122,7 @@ def summarize(plan: Plan, runs: dict[str, list[Tensor]]) -> Comparison:
 
 
 class _Measured(NamedTuple):
-    """What R runs of a policy reach at B equal costs, on N samples."""
+    """Quality of R runs of a policy at B equal costs, on N samples."""
 
     areas: Tensor
     """`[R]`."""

@@ -21,7 +21,7 @@ class BatchSampler(DistributedSampler[list[int]], SequentialSampler):
     batches. So no sample counts twice, where torch's `DistributedSampler` repeats some to fill up
     the last round, and no process waits for a batch that another does not have.
 
-    Shuffled: another order each epoch, by the seed and the epoch alone, so that a resumed run goes
+    Shuffled: another order each epoch, by only the seed and the epoch, so that a resumed run goes
     on as an uninterrupted one (one order while Lightning overfits a few batches). What fills no
     batch is left out, each epoch something else. With `lengths`, pools of 50 batches are sorted by
     length before they are cut, which saves padding.

@@ -44,7 +44,7 @@ def decode(source: str | Path | Image.Image) -> Image.Image:
 
 
 def convert(source: str | Path | Image.Image, change: Callable[[Image.Image], T]) -> T:
-    """What `change` makes of an image; whatever it or Pillow raises is an `UnreadableImage`."""
+    """Applies `change` to an image; whatever it or Pillow raises is an `UnreadableImage`."""
     try:
         if isinstance(source, Image.Image):
             return change(source)
@@ -112,7 +112,7 @@ def image_files(folder: str | Path) -> list[str]:
         files.append((parent, sorted(filter(visible, names))))
     paths = [os.path.join(parent, name) for parent, names in sorted(files) for name in names]
     others = [path for path in paths if _ending(path) not in EXTENSIONS]
-    warn_left_out(folder, others, "are no images that Pillow reads")
+    warn_left_out(folder, others, "are not images that Pillow reads")
     return [path for path in paths if _ending(path) in EXTENSIONS]
 
 
@@ -146,7 +146,7 @@ def warn_left_out(folder: str | Path, files: list[str], reason: str) -> None:
 
 
 def visible(name: str) -> bool:
-    """Whether a file or folder is none that systems hide, or make for themselves."""
+    """Whether a file or folder is not one that systems hide, or make for themselves."""
     return not name.startswith(".") and name not in _HIDDEN
 
 

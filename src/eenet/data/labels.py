@@ -70,7 +70,7 @@ class Classes:
             place: What to call a row in an error.
 
         Raises:
-            ValueError: If a label is no class.
+            ValueError: If a label is not a class.
         """
         keys = [label_key(label) for label in labels]
         numbers = self.by_number and all(key in self._numbers for key in set(keys))
@@ -140,7 +140,7 @@ def _refuse_what_are_no_classes(
     if all(map(_NUMBER.fullmatch, keys)) and any(float(x) % 1 for x in keys):
         row = next(row for row, x in enumerate(labels) if float(x) % 1)
         raise ValueError(
-            f"{place(row)} is {labels[row]!r}: such numbers are no classes, and regression is not "
+            f"{place(row)} is {labels[row]!r}: such numbers are not classes, and regression is not "
             "supported. If they are, name all of them in label_names"
         )
     for key in keys:

@@ -87,7 +87,7 @@ def tokenize(
     path = Path(config.HF_DATASETS_CACHE) / "eenet-tokens" / f"{content.hexdigest()}.safetensors"
     try:
         saved = load_file(path)
-    except (OSError, SafetensorError):  # not there, or cut off
+    except (OSError, SafetensorError):  # missing, or truncated
         saved = _tokens(texts, tokenizer, max_length, f"Tokenizing {where}")
         with atomic(path) as temporary:
             save_file(saved, temporary)

@@ -90,7 +90,7 @@ class DataSource(ABC):
         self._check_classes()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the data, in plain values: the names of the classes."""
+        """State for the checkpoint, in plain values: the names of the classes."""
         names = self.class_names
         return {"class_names": None if names is None else [str(name) for name in names]}
 

@@ -89,7 +89,7 @@ class TensorImageSource(DataSource):
         wrong = set(labels[(labels < 0) | (labels >= self.num_classes)].tolist())
         if wrong:
             raise ValueError(
-                f"{where} labels hold {sorted(wrong)[:5]}, which are no classes from 0 to "
+                f"{where} labels hold {sorted(wrong)[:5]}, which are not classes from 0 to "
                 f"{self.num_classes - 1}; a set without labels cannot be used"
             )
 

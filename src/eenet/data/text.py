@@ -49,8 +49,8 @@ class TextClassificationSource(DataSource):
         FileNotFoundError: At set-up, if a path does not exist or holds no such split.
         ValueError: If `label_names` are not `num_classes` names. At set-up, if the tokenizer cannot
             be loaded or knows hardly any of the words of `train`, a column is missing, a text or
-            label is empty, a label is no class, labels are measurements (regression) or several in
-            a row, or there is nothing to test on.
+            label is empty, a label is not a class, labels are measurements (regression) or several
+            in a row, or there is nothing to test on.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class TextClassificationSource(DataSource):
                 text.encode()
             except (AttributeError, UnicodeEncodeError) as error:
                 raise ValueError(
-                    f"text {number} of the batch is {repr(text)[:80]}, which is no text in UTF-8"
+                    f"text {number} of the batch is {repr(text)[:80]}, which is not text in UTF-8"
                 ) from error
         cut = {"truncation": True, "max_length": self.max_length}
         encoded = self._tokenizer(list(raw) or [""], **cut, padding=True, return_tensors="pt")
@@ -118,7 +118,7 @@ class TextClassificationSource(DataSource):
         return 1 + int(max(self._tokenizer.get_vocab().values()))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the classes, and the tokenizer's files by their names."""
+        """State for the checkpoint: the classes, and the tokenizer's files by their names."""
         with TemporaryDirectory() as folder:
             self._tokenizer.save_pretrained(folder)
             files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}

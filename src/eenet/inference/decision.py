@@ -1,4 +1,4 @@
-"""Who goes on: evidence, score and threshold of one exit as one small graph."""
+"""Which samples continue: evidence, score and threshold of one exit as one small graph."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ class Decision(nn.Module):
         self.scorer, self.k, self.single = scorer, k, scorer.decide_one(k)
 
     def forward(self, logits: Tensor, threshold: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """A mask `[B]` of who stays, by logits `[B, C, ...]` and the state; and the next state."""
+        """A mask `[B]` of the samples that stay, and the next state; logits are `[B, C, ...]`."""
         view = policy_view(logits)
         evidence = Evidence.from_logits(view) if view is logits else Evidence.from_pooled(view)
         score, state = self.scorer.step(self.k, evidence, state)
@@ -50,7 +50,7 @@ class SingleSample:
         self.asked, self.memory = 0, None  # how many exits the graphs have seen, and their state
 
     def stays(self, logits: Tensor) -> bool:
-        """Whether the sample goes on, by the logits `[1, C, ...]` of the next exit."""
+        """Whether the sample continues, by the logits `[1, C, ...]` of the next exit."""
         k, leaves = len(self.seen), None
         self.seen.append(logits)
         single = self.chain[k].single
@@ -73,5 +73,5 @@ def decisions(scorer: Policy, exits: int) -> list[Decision]:
 
 
 def policy_view(logits: Tensor) -> Tensor:
-    """What policies see: logits `[B, C]` as they are, those of pixels pooled to `[B, C + 3]`."""
+    """Logits as policies see them: `[B, C]` as they are, those of pixels pooled to `[B, C + 3]`."""
     return logits if logits.dim() == 2 else pool_pixels(logits)

@@ -1,4 +1,4 @@
-"""The adaptive runtime: a batch goes in, samples leave early, the rest goes on."""
+"""The adaptive runtime: a batch goes in, some samples leave early, the rest continues."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -236,7 +236,7 @@ class AdaptivePredictor(Runtime):
     def refit(
         self, batches: Iterable[Any], budget: float | None = None, cost_matrix: Tensor | None = None
     ) -> None:
-        """Fits the policy anew, on the user's own traffic; no labels are needed.
+        """Fits the policy again, on the user's own traffic; no labels are needed.
 
         Where `recalibrate` sets other thresholds on the same scores, this learns other scores too.
 
@@ -254,7 +254,7 @@ class AdaptivePredictor(Runtime):
     def _renew(
         self, learn: Callable[[ExitOutputs], Any], batches: Iterable[Any], budget: float | None
     ) -> None:
-        """Gives the policy, and the alarm, what all exits show, and sets the budget anew."""
+        """Gives the policy and the alarm the evidence of all exits, and sets the budget again."""
         outputs = self.collect(batches)
         learn(outputs)
         self._rules, self._decisions = {}, {}
@@ -263,7 +263,7 @@ class AdaptivePredictor(Runtime):
             self.watch(self.alarm.delta, outputs)
 
     def report(self) -> Report:
-        """What was spent since the budget was last set."""
+        """Reports the cost spent since the budget was last set."""
         samples, counts = sum(self._counts), torch.tensor(self._counts, dtype=torch.float64)
         shares = counts / max(samples, 1)
         cost = float((shares * self.costs.cpu()).sum())

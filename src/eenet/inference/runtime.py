@@ -21,7 +21,7 @@ _NOBODY = _FIRST[:0]
 
 
 class Answers(NamedTuple):
-    """What the network says about B samples, each at the exit where it left."""
+    """The network's answers to B samples, each from the exit where it left."""
 
     predictions: Tensor
     """`[B]` int64; for segmentation `[B, H, W]`."""
@@ -34,7 +34,7 @@ class Answers(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a predictor has spent so far."""
+    """The cost that a predictor has spent so far."""
 
     samples: int
     """Number of samples that have left the network."""
@@ -51,7 +51,7 @@ class Report(NamedTuple):
     drift: float | None
     """Probability of as much evidence of drift where there is none, if there is an alarm."""
     alarm: str | None
-    """What to do, once the alarm rings."""
+    """Advice once the alarm rings."""
 
 
 class Departure(NamedTuple):
@@ -66,20 +66,20 @@ class Departure(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What was decided about some samples at one exit."""
+    """The decisions for some samples at one exit."""
 
     exit: int
     """From 0."""
     reached: int
     """Number of samples that were there."""
     staying: int
-    """Number of those that go on."""
+    """Number of samples that continue."""
     forced: int = 0
     """Number of those that left though the rule would have kept them."""
 
 
 class Runtime:
-    """Runs a network stage by stage; behind each stage a rule says which samples go on.
+    """Runs a network stage by stage; behind each stage a rule says which samples continue.
 
     `AdaptivePredictor.predict`, `stream` and the benchmarks are loops over `begin`, `run` and
     `assemble`.
@@ -145,7 +145,7 @@ class Runtime:
         Args:
             rate: Probability of a false alarm over any length of time.
             reference: Outputs of samples that nothing was fitted on; by default the traffic itself,
-                whose changes alone are then seen.
+                of which only changes are then seen.
         """
         shown = None
         if reference is not None:
@@ -219,7 +219,7 @@ class Runtime:
         """The next state of the policy, and the indices `[b]` of the samples that go on."""
         if k == 0 and self.alarm is not None and self.alarm.update(policy_view(logits)):
             warnings.warn(str(self.alarm.advice), stacklevel=2)
-        # By the threshold alone where it lets everything leave, NaN scores too.
+        # Without the score where the threshold lets everything leave, NaN scores too.
         if k + 1 == self.net.num_exits or self._thresholds[k] == -math.inf:
             return policy_state, _NOBODY.to(logits.device)
         if isinstance(policy_state, SingleSample):  # cheaper than nonzero
@@ -228,7 +228,7 @@ class Runtime:
         return policy_state, stays.nonzero()[:, 0]
 
     def single_sample(self) -> SingleSample | None:
-        """The policy's first state for a batch of one sample that stays alone."""
+        """The policy's first state for a batch of one sample."""
         if self.device.type != "cpu":
             return None
         return SingleSample(self._decisions_at, self._thresholds)

@@ -45,7 +45,7 @@ class BudgetCurve(Metric):
             setattr(self, f"sum_{name}", getattr(self, f"sum_{name}") + value)
 
     def curve(self) -> Curve:
-        """What `compute` gives, with its dimensions: torchmetrics squeezes single numbers."""
+        """The result of `compute` with its dimensions: torchmetrics squeezes single numbers."""
         curve: Curve = self.compute()
         fields = [f.reshape(self._shape[: 1 + (i > 3)]) for i, f in enumerate(curve[:6])]
         return Curve._make([*fields, curve.confusion])

@@ -56,7 +56,7 @@ def mixture_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def random_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-    """What leaving by chance with a geometric exit distribution reaches, in expectation.
+    """Expected quality of leaving at random with a geometric exit distribution.
 
     Args:
         costs: `[E]` or `[E, N]`.

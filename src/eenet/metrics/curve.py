@@ -22,7 +22,7 @@ class Curve(NamedTuple):
     shares: Tensor
     """`[M, E]`: share of the samples that left at each exit."""
     exit_quality: Tensor
-    """`[M, E]`: mean quality of those that left there; NaN where nobody did."""
+    """`[M, E]`: mean quality of those that left there; NaN where none did."""
     confusion: Tensor | None = None
     """`[M, C, C]`: confusion counts of all answers, for segmentation."""
 

@@ -20,8 +20,8 @@ def quality_at(cost: Tensor, quality: Tensor, budgets: Tensor) -> Tensor:
         budgets: `[B]`, in the unit of `cost`.
 
     Returns:
-        `[B]` or `[B, N]` float64: linear between the points, constant beyond the dearest one (a
-        budget is a ceiling), NaN below the cheapest one.
+        `[B]` or `[B, N]` float64: linear between the points, constant beyond the most expensive one
+        (a budget is a ceiling), NaN below the cheapest one.
     """
     cost, quality = _sorted(cost, quality)
     budgets = budgets.double()

@@ -34,7 +34,7 @@ class Backbone(MultiExitNetwork):
         exits: Names of the modules behind which early exits stand, in the order in which they run:
             "layer1", or with dots "blocks.3", "encoder.layers.encoder_layer_5".
         num_classes: Number of classes, by default those of the network. If its weights are for
-            another number, the classifier's last layer starts anew.
+            another number, the classifier's last layer starts from scratch.
         weights: "DEFAULT" for those that belong to the name, which may be downloaded; one of
             torchvision's by name ("IMAGENET1K_V2"); the path of a file of weights of this network,
             with its classifier or without; None for random ones, or the module's own.
@@ -50,7 +50,7 @@ class Backbone(MultiExitNetwork):
     Raises:
         ModuleNotFoundError: If timm or transformers is needed and not installed.
         ValueError: If there is no such network or weights, torch.fx cannot trace the network, or an
-            exit is no module of it, is out of order or is bypassed by a connection.
+            exit is not a module of it, is out of order or is bypassed by a connection.
     """
 
     def __init__(

@@ -16,8 +16,8 @@ class MultiExitNetwork(nn.Module):
 
     Training, the adaptive runtime, export and cost measurement all go through `begin` and `step`,
     so that they cannot disagree. A subclass usually passes its modules to `__init__` and is done;
-    one whose input or state is no plain tensor overrides `begin`, or gives stages that map its own
-    kind of state.
+    one whose input or state is not a plain tensor overrides `begin`, or gives stages that map its
+    own kind of state.
 
     Args:
         stages: `E` modules; stage k maps the state that stage k-1 left to its own.
@@ -30,12 +30,12 @@ class MultiExitNetwork(nn.Module):
     """
 
     trained = False
-    """Whether the last exit comes trained, so that early ones alone can be added to it.
+    """Whether the last exit comes trained, so that training only the early ones is enough.
 
     A subclass that loads weights of its own sets it.
     """
     trained_stages = False
-    """Whether the stages come trained, so that all heads alone can be: the last one is new."""
+    """Whether the stages come trained, so that training only the heads is enough."""
     restore_args: dict[str, Any] = {}  # noqa: RUF012
     """Arguments to replace by these where the weights come from a checkpoint: with them, building
     the network reads no file and downloads nothing. Plain values, kept in the checkpoint."""

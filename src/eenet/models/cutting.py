@@ -109,7 +109,7 @@ class Graph:
         self.macs, self.values = runs[0].macs, runs[0].values
         pairs = {node: [run.values[node] for run in runs] for node in self.nodes}
         self.batches = {n for n, pair in pairs.items() if [*map(_rows, pair)] == [2, 3]}
-        # What depends on the shape of a sample alone is known to every stage.
+        # What depends only on the shape of a sample is known to every stage.
         self.constants = {n for n, (x, y) in pairs.items() if not _has_tensor(x) and x == y}
         self.dependent: set[fx.Node] = set()
         for n in self.nodes:
@@ -144,7 +144,7 @@ def cut(graph: Graph, exits: list[str]) -> tuple[list[nn.Module], nn.Module, lis
         The stages, the classifier as a head of the last, and the shapes of what stages leave.
 
     Raises:
-        ValueError: If an exit is no module of the network, is out of order or is bypassed.
+        ValueError: If an exit is not a module of the network, is out of order or is bypassed.
     """
     order = [str(node.target) for node in graph.calls]
     last = graph.classifier.all_input_nodes[0]

@@ -18,11 +18,11 @@ def measure_energy(net: MultiExitNetwork, x: Any, seconds: float = 1.0) -> list[
     Args:
         net: The network; it is left as it was, on its device.
         x: Input batch of B samples on its device.
-        seconds: How long each exit is asked, pass after pass.
+        seconds: Time spent on each exit, pass after pass.
 
     Returns:
         Joules per sample; None where nothing is counted: processors count in Linux's powercap,
-        which often root alone may read, GPUs in NVML (package nvidia-ml-py).
+        which often only root may read, GPUs in NVML (package nvidia-ml-py).
     """
     device, training = next(net.parameters()).device, net.training
     before = counted(device)
@@ -41,7 +41,7 @@ def measure_energy(net: MultiExitNetwork, x: Any, seconds: float = 1.0) -> list[
                 torch.cuda.synchronize(device)
             passes += 1
         after = counted(device)
-        if after is None or after < before:  # it failed, or began anew
+        if after is None or after < before:  # it failed, or was reset
             break
         joules.append((after - before) / passes / batch_size(x))
         before = after
@@ -50,7 +50,7 @@ def measure_energy(net: MultiExitNetwork, x: Any, seconds: float = 1.0) -> list[
 
 
 def counted(device: torch.device) -> float | None:
-    """Joules that the device has counted since whenever it began, None if it does not."""
+    """Reads the device's energy counter in joules; None if it has none."""
     try:
         if device.type == "cuda":
             import pynvml

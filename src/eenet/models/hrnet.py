@@ -36,7 +36,7 @@ class HRNet(MultiExitNetwork):
     Raises:
         ModuleNotFoundError: If timm is not installed.
         ValueError: If timm has no such HRNet, or `weights` is none of these or cannot be had. In
-            `forward`, if the height or the width of the images is no multiple of 32.
+            `forward`, if the height or the width of the images is not a multiple of 32.
     """
 
     def __init__(

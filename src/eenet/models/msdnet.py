@@ -37,7 +37,7 @@ class MSDNet(MultiExitNetwork):
             of the channels that its 3x3 convolution makes.
         prune: Which fine scales are dropped on the way: "max", one at the end of each of as many
             equal parts of the network as there are scales; "min", only those that reach no exit
-            any more (which "max" drops too, where the authors' code computes them in vain).
+            any more (which "max" drops too; the authors' code computes them without using them).
         reduction: Fraction of the channels that a transition keeps; transitions stand where "max"
             drops a scale, or at a third and two thirds of the depth with "min". 0 leaves them out.
         stem: "cifar" (3x3 at full resolution, heads of 128 channels) or "imagenet" (7x7 with

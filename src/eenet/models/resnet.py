@@ -39,8 +39,8 @@ class CifarResNet(MultiExitNetwork):
             0 is pooling and one linear layer).
         shortcut: "project" or "pad", what a shortcut does where the shape changes.
         weights: File with weights of a network with one exit, under the usual names ("conv1",
-            "layer1.0.bn1", "fc" or "linear"). Early heads start anew, and so does the last one if
-            the file is for another number of classes.
+            "layer1.0.bn1", "fc" or "linear"). Early heads start from scratch, and so does the last
+            one if the file is for another number of classes.
 
     Raises:
         ValueError: If the depth fits no such network or the exits are not as described.
@@ -87,7 +87,7 @@ class CifarResNet(MultiExitNetwork):
         if (weights := null_is_none(weights)) is not None:
             blocks = [m for m in self.modules() if isinstance(m, block_class)]
             self.trained = _take_published(stem, blocks, heads[-1], weights)
-        # Convolutions are about a third faster in this layout. Widths that are no multiple of 8
+        # Convolutions are about a third faster in this layout. Widths that are not multiples of 8
         # corrupted memory in it (torch 2.14, backward pass on CPU).
         if all(width % 8 == 0 for width in widths):
             self.to(memory_format=torch.channels_last)

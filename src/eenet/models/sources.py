@@ -70,7 +70,7 @@ def load_network(
     kept = fit_classifier(net, num_classes) and num_classes in (None, classes)
     if is_file and weights:
         classifier = f"{_classifier(net)[0]}."
-        # Auxiliary classifiers serve torchvision's own training alone.
+        # Auxiliary classifiers only serve torchvision's own training.
         taken = take_weights(net, weights, (classifier, "aux1.", "aux2.", "AuxLogits."))
         trained, kept = True, f"{classifier}weight" in taken
     net.train()  # transformers hands out networks in evaluation mode

@@ -35,7 +35,7 @@ def take_weights(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no file of weights, or of another network.
+        ValueError: If it is not a file of weights, or one of another network.
     """
     words = aliases or {}
     state = {
@@ -64,8 +64,8 @@ def _in_order(
 def take_up(net: MultiExitNetwork, path: str | Path, field: str = "start_from") -> set[str]:
     """Loads a trained multi-exit network, or one with exits elsewhere.
 
-    All stages must be in the file. Heads of another form start anew, and with exits elsewhere all
-    but the last.
+    All stages must be in the file. Heads of another form start from scratch, and with
+    exits elsewhere all but the last.
 
     Args:
         net: The network, changed in place.
@@ -77,7 +77,7 @@ def take_up(net: MultiExitNetwork, path: str | Path, field: str = "start_from") 
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no file of weights, or of another network.
+        ValueError: If it is not a file of weights, or one of another network.
     """
     state = _unwrapped(_read(path, field), net.state_dict().keys())
     return _fill(net, _moved(state, net), ("heads.",), f"{field}={str(path)!r}")

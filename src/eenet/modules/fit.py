@@ -30,7 +30,7 @@ def fit_policies(
         policies: With labels of their own. Those that serve any budget are fitted too.
         outputs: Labelled outputs, or outputs with qualities, that the network was not trained on.
         budgets: Average costs per sample, increasing.
-        seed: Seed of initial parameters, batches and the 20 % held out to choose the best epoch.
+        seed: Seed of initial parameters, batches and the 20% held out to choose the best epoch.
         epochs: Of those that learn by gradient descent.
         budget_unit: "fraction" of the full network's cost, or "cost" for the unit of the costs.
 

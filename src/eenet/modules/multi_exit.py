@@ -139,7 +139,7 @@ class MultiExitModule(StageModule):
         checkpoint["restore_args"] = self.net.restore_args
 
     def metric(self) -> Metric:
-        """What is logged of each exit, from predictions and targets."""
+        """The metric that is logged for each exit, from predictions and targets."""
         return MulticlassAccuracy(self.net.num_classes, average="micro")
 
     def forward(self, x: Any) -> Tensor:
@@ -174,7 +174,7 @@ class MultiExitModule(StageModule):
         self._log_mean("test")
 
     def predict_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """What the exits say: `logits [B, E, C]` (`outputs_dtype`) and `labels [B]`, on the CPU."""
+        """Returns `logits [B, E, C]` (`outputs_dtype`) and `labels [B]`, on the CPU."""
         logits, y = self.answer(batch, exactly=True)
         largest = torch.finfo(self.outputs_dtype).max
         logits = logits.float().clamp(-largest, largest).to(self.outputs_dtype)
@@ -249,7 +249,7 @@ class SegmentationModule(MultiExitModule):
         return MeanIoU(self.net.num_classes, ignore_index=self.ignore_index, validate_args=False)
 
     def predict_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """What remains of the exits' pixels, on the CPU.
+        """Returns the exits' pixels reduced to what is stored, on the CPU.
 
         Returns:
             `pooled [B, E, C + 3]` (see `pool_pixels`), `confusion [B, E, C, C]` (int32) and

@@ -81,7 +81,7 @@ def parameter_group(module: nn.Module, rate: float) -> list[dict[str, Any]]:
 
 
 class StageModule(L.LightningModule):
-    """What the modules of both stages share: how they are optimized, what checkpoints they take.
+    """Base of the modules of both stages: how they are optimized, which checkpoints they take.
 
     Args:
         optimizer: Makes the optimizer from the parameters.
@@ -121,7 +121,7 @@ class StageModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What is to be fitted, in groups with a factor "rate" of the learning rate each."""
+        """The parameters to fit, in groups with a factor "rate" of the learning rate each."""
         return parameter_group(getattr(self, self.part), 1.0)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

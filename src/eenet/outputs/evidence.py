@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Evidence(NamedTuple):
-    """What one exit (leading shape `[N]`) or all exits (`[E, N]`) show about N samples.
+    """Evidence about N samples from one exit (leading shape `[N]`) or all exits (`[E, N]`).
 
     The three uncertainties are complements of the usual confidences, since float32 can tell
     1e-9 from 2e-9 but not `1 - 1e-9` from `1 - 2e-9`: confident networks would tie by the hundred.
@@ -54,7 +54,7 @@ class Evidence(NamedTuple):
 
 
 def along_exits(step: Callable[[int, Evidence, Any], Any], evidence: Evidence) -> list[Any]:
-    """What a step gives at each exit in turn.
+    """Runs `step` exit by exit and collects its results.
 
     Args:
         step: From an exit (from 0), what it shows, and the state that the exit before left (None
@@ -69,12 +69,13 @@ def along_exits(step: Callable[[int, Evidence, Any], Any], evidence: Evidence) -
 
 
 def pool_pixels(logits: Tensor) -> Tensor:
-    """What a policy sees of segmentation logits, pooled over the pixels of each image.
+    """Pools segmentation logits over the pixels of each image, for policies to see.
 
-    A whole image leaves or goes on, so a policy needs numbers per image. Means are pooled: the
+    A whole image leaves or continues, so a policy needs numbers per image. Means are pooled: the
     mean of a pixel's uncertainty tells the share of doubtful pixels, where the maximum would
     always be that of some contour; the uncertainty of the mean probabilities would tell only how
-    mixed the scene is. Every pixel counts, labelled or not, since nobody knows which at run time.
+    mixed the scene is. Every pixel counts, since at run time none is known to be
+    unlabelled.
 
     Args:
         logits: `[..., N, C, h, w]`, at the network's stride.

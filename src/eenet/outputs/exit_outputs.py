@@ -124,13 +124,13 @@ class ExitOutputs:
         return self.costs.double() / self.mean_costs[-1]
 
     def evidence(self, index: Tensor | slice = slice(None)) -> Evidence:
-        """What the exits show of all samples or those at some positions, leading shape `[E, N]`."""
+        """Evidence of all samples, or of those at some positions, leading shape `[E, N]`."""
         answers = self._answers[:, index]
         make = Evidence.from_pooled if self.logits is None else Evidence.from_logits
         return make(answers)
 
     def map(self, of: Callable[[Evidence], Tensor], dim: int = -1) -> Tensor:
-        """What a function gives for the evidence of all samples, in memory for a block of them.
+        """Applies a function to the evidence of all samples, block by block.
 
         Args:
             of: From the evidence `[E, n]` of n samples to a tensor.
@@ -154,12 +154,12 @@ class ExitOutputs:
 
     @property
     def measure(self) -> str:
-        """What `answer_quality` is called: "accuracy" unless it was defined otherwise."""
+        """Name of `answer_quality`: "accuracy" unless it was defined otherwise."""
         return "accuracy" if self.quality is self.cost_matrix is None else "quality"
 
     @property
     def labelled(self) -> bool:
-        """Whether it is known how good the answers are."""
+        """Whether the quality of the answers is known."""
         return self.quality is not None or (self.labels is not None and self.logits is not None)
 
     def answer_quality(self) -> Tensor:
@@ -180,7 +180,7 @@ class ExitOutputs:
         matrix the probability that it gives the exit's answer.
 
         Raises:
-            ValueError: If there are no logits, or the quality is given and not that of a class.
+            ValueError: If there are no logits, or the quality was given instead of labels.
         """
         if self.logits is None or self.quality is not None:
             raise ValueError("quality: only that of classes, with logits, is known without labels")

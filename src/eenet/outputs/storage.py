@@ -69,7 +69,7 @@ def recost(outputs: ExitOutputs, costs: list[float] | str) -> ExitOutputs:
         costs: One cumulative cost per exit, or "macs" or "ms" for those in the metadata.
 
     Raises:
-        ValueError: If the metadata holds no measured costs, or the numbers are no costs.
+        ValueError: If the metadata holds no measured costs, or the numbers are not costs.
     """
     unit = "given"
     if isinstance(costs, str):

@@ -85,7 +85,7 @@ def panels_of(titles: list[str], columns: int, height: float, **how: Any) -> tup
 
 
 def look(label: str) -> dict[str, Any]:
-    """How the line of a policy looks, in all figures: its color, marker and dashes.
+    """Color, marker and dashes of a policy's line, the same in all figures.
 
     There is one marker more than there are colors, so labels that share one differ in the other.
     A policy under one common threshold looks like the policy, with open markers.
@@ -130,7 +130,7 @@ def finish_curves(
 
 
 def percent(share: float, _: Any = None) -> str:
-    """What an axis says at a share."""
+    """The text of an axis at a share."""
     return f"{100 * share + 0.0:.4g}%".replace("-", "\u2212")
 
 

@@ -60,7 +60,7 @@ class Bet:
         """Takes in the next values `[b]` (int64) and returns the largest capital so far."""
         p = self.p_values(values)
         bins = (p * _PLACES).long().clamp(max=_PLACES - 1)
-        # The density expected of the p-values, by those of earlier blocks alone.
+        # The density expected of the p-values, from those of earlier blocks.
         expected = self._seen + _CAUTION
         density = _PLACES * expected / expected.sum(1, keepdim=True)
         # Part of the capital is not staked before later blocks: 1 / t - 1 / (t + 1) in block t.
@@ -114,7 +114,7 @@ class Alarm:
 
     @property
     def advice(self) -> str | None:
-        """What to do, once it rings."""
+        """Advice once it rings."""
         if not self.rings:
             return None
         return (

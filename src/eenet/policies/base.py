@@ -129,7 +129,7 @@ class Policy(nn.Module, ABC):
 
     @property
     def fitted(self) -> bool:
-        """Whether all is learned that there is to learn."""
+        """Whether the policy is fitted."""
         return True
 
     @property
@@ -139,7 +139,7 @@ class Policy(nn.Module, ABC):
 
     @property
     def how_to_fit(self) -> str:
-        """What to say of a policy that is not fitted, in one line."""
+        """One line that says how to fit a policy that is not fitted."""
         return f"{self.label} was not fitted yet: call fit(outputs) first"
 
     def check_samples(self, samples: int) -> None:
@@ -175,7 +175,7 @@ class Policy(nn.Module, ABC):
 
     @property
     def least_budget(self) -> float:
-        """What the first exit costs, as a fraction of the full network's cost."""
+        """Cost of the first exit as a fraction of the full network's."""
         costs = mean_costs(self.calibration_costs)
         return float(costs[0] / costs[-1])
 
@@ -227,7 +227,7 @@ class Policy(nn.Module, ABC):
         return None
 
     def _unit(self, fraction: bool) -> float:
-        """What a budget of 1 costs: with fractions, the full network on the calibration samples."""
+        """Cost of a budget of 1: with fractions, the full network's on the calibration samples."""
         return float(mean_costs(self.calibration_costs)[-1]) if fraction else 1.0
 
     def _scores(self, evidence: Evidence) -> Tensor:

@@ -30,7 +30,7 @@ class BudgetControl:
     `|average cost - B| <= (c_E - c_1) (M + L + w + f) / n`.
 
     So the average tends to the budget from either side: what was saved is spent later. Without f
-    and w in the sum, the bound holds for overspending alone. The proof is in docs/method.md.
+    and w in the sum, the bound holds only for overspending. The proof is in docs/method.md.
 
     Args:
         budget: B, an average cost per sample in the unit of the costs.
@@ -104,7 +104,7 @@ class BudgetControl:
 
         Args:
             steps: What was decided at the working point: exit (from 0), number of samples there,
-                number of those that go on, and number of those forced to leave.
+                number of samples that continue, and number of those forced to leave.
 
         Returns:
             The next working point.

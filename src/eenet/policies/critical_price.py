@@ -15,7 +15,7 @@ from eenet.policies.single_sample import SampleEvidence, reaches
 
 
 def scale(doubt: Any) -> Any:
-    """What the gain of going on and its variance are roughly proportional to."""
+    """Scale to which the gain of continuing and its variance are roughly proportional."""
     return doubt + 0.01
 
 

@@ -98,7 +98,7 @@ class EENet(LearnedPolicy):
 
     @torch.no_grad()
     def start(self, outputs: ExitOutputs) -> None:
-        """Scores begin as a logistic regression on `a_max` alone, assignments uniform."""
+        """Starts the scores as a logistic regression on `a_max`, and the assignments uniform."""
         if self.begin_at == "random":
             return
         sure = outputs.map(lambda evidence: 1 - evidence.one_minus_max)

@@ -32,18 +32,19 @@ class EENetPlus(NestedPolicy):
     ridge regressions at a grid of prices, cross-fitted, so that the stops T of a sample come from
     fits that have not seen it. G_k falls with l; made monotone and interpolated it has one zero,
     the *critical price*. The score is its negative and the threshold is common to all exits, so
-    the rules of all budgets are nested (see `nested`): a larger budget lets nobody leave earlier.
+    the rules of all budgets are nested (see `nested`): a larger budget lets no sample leave
+    earlier.
 
-    Below the price where the out-of-fold curve says so, the score goes on with the best of margin,
-    max probability and entropy, to which one standard error is granted: at low prices gains are as
-    small as their errors. See docs/method.md.
+    Below the price where the out-of-fold curve says so, the score continues with the best of
+    margin, max probability and entropy, to which one standard error is granted: at low prices
+    gains are as small as their errors. See docs/method.md.
 
     Args:
         folds: Number of folds of the cross-fitting.
         seed: Seed of the folds.
         soft: Share, in the quality to learn from, of what the last exit says of an answer, where
             there are labels, which are noisier but need no calibrated exit. Outputs without labels
-            are learned from the last exit alone.
+            are learned only from the last exit.
     """
 
     label = "eenet+"

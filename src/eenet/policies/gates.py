@@ -26,7 +26,7 @@ class GatePolicy(LearnedPolicy):
         self.price = nn.Parameter(torch.zeros(members))
 
     def inputs(self, evidence: Evidence) -> Tensor:
-        """What a gate sees, `[N, D]`."""
+        """The inputs of a gate, `[N, D]`."""
         doubts = [evidence.one_minus_max, evidence.entropy, evidence.one_minus_margin]
         return torch.stack(doubts, -1)
 

@@ -154,7 +154,7 @@ class Random(HeuristicPolicy):
         self.seed = seed
 
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
-        """Scores by noise, drawn anew for each exit and kept with the sample."""
+        """Scores by noise, drawn for each exit and kept with the sample."""
         if state is None:
             state = torch.arange(len(evidence.entropy), device=evidence.entropy.device)
         generator = torch.Generator().manual_seed(self.seed * 1009 + k)

@@ -51,12 +51,12 @@ class LearnedPolicy(Policy):
 
     @property
     def fitted(self) -> bool:
-        """Whether training has come to its end."""
+        """Whether training has ended."""
         return self.calibration_scores.numel() > 0
 
     @property
     def how_to_fit(self) -> str:
-        """What to say of a policy that is not fitted, in one line."""
+        """One line that says how to fit a policy that is not fitted."""
         return (
             f"{self.label} is fitted for given budgets: use "
             "eenet.modules.fit_policies([policy], outputs, budgets)"

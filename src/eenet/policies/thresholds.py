@@ -68,7 +68,7 @@ def quota_thresholds(scores: Tensor, shares: Tensor) -> Tensor:
         shares: `[E]`, the wanted exit distribution.
 
     Returns:
-        `[E]` float32; `inf` where nobody leaves, the last one `-inf`.
+        `[E]` float32; `inf` where no sample leaves, the last one `-inf`.
     """
     exits, samples = scores.shape
     wanted = _quotas(shares, samples)

@@ -54,7 +54,7 @@ def examples(run: RunFolder, outputs: ExitOutputs, positions: Tensor) -> dict[st
     Returns:
         "examples", for each its "text", or an "image" with a "mask" of the labels and "answers"
         (masks of each exit) for scenes, all thumbnails. "classes", their names. "missing"
-        says why there are no examples, where the data cannot be read any more.
+        says why there are no examples, where the data can no longer be read.
     """
     classes = json.loads(outputs.metadata.get("class_names", "null"))
     samples, missing = [], None

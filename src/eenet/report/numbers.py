@@ -68,7 +68,7 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
         runs: Of one set-up, which differ in their seeds.
 
     Returns:
-        "curves" by policy, with 95 % intervals: Student's over the runs if there are several,
+        "curves" by policy, with 95% intervals: Student's over the runs if there are several,
         otherwise bootstrap intervals over the test samples, simultaneous over the budgets; "floor"
         and "oracle" at the "grid" of budgets; "policies", details at each budget; "reliability" of
         each exit; "importance" of the scheduler's inputs; "control" and "promises". Costs are

@@ -14,7 +14,7 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** The dearest working point within the budget; a policy fitted for few budgets has few. */
+/** The most expensive working point within the budget; a policy fitted for few budgets has few. */
 function pointOf(policy, budget) {
   let i = 0;
   policy.budget.forEach((b, j) => { if (b <= budget + 1e-6) i = j; });
@@ -105,7 +105,7 @@ function drawExamples(exits, shares) {
 }
 
 function drawNumbers() {
-  const heads = ["policy", "budget", "cost used", D.measure, "95 % interval",
+  const heads = ["policy", "budget", "cost used", D.measure, "95% interval",
     ...D.exit_quality.map((_, k) => `exit ${k + 1}`)];
   const bodies = Object.entries(D.curves).map(([name, curve]) => make("tbody", {}, ...D.budgets.map((budget, j) => {
     const i = pointOf(curve, budget), interval = [curve.low[i], curve.high[i]].map((x) => (100 * x).toFixed(1));
@@ -121,7 +121,7 @@ function drawNumbers() {
 /** The numbers as they are shown, as CSV or as a LaTeX table (package booktabs). */
 function copied(kind) {
   const rows = [...at("numbers").rows].map((row) => [...row.cells].map((cell) => cell.textContent));
-  let policy = "";  // it stands in the first row of its group alone
+  let policy = "";  // only in the first row of its group
   for (const row of rows.slice(1))
     if (row.length < rows[0].length) row.unshift(policy); else policy = row[0];
   if (kind === "CSV")

@@ -16,7 +16,7 @@ def places(folder: RunFolder, exits: int) -> list[str]:
 
 
 def how_made(folders: Sequence[RunFolder], run: Run) -> dict[str, str]:
-    """What one has to know to make the runs again, by what it is; unknown things are left out.
+    """Collects what is needed to repeat the runs, by name; unknown facts are left out.
 
     Args:
         folders: Runs of one set-up.

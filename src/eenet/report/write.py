@@ -31,7 +31,7 @@ def write_report(folders: list[str], output: Path) -> Path:
         if setup != setups[0]:
             raise ValueError(
                 f"runs: {folders[0]} and {folder} are of different set-ups "
-                f"({difference(setups[0], setup)}); give runs that differ in their seeds alone"
+                f"({difference(setups[0], setup)}); give runs that differ only in their seeds"
             )
     data = report_data(runs)
     decided, test = data.pop("decided"), runs[0].test
@@ -71,7 +71,7 @@ def log_to_wandb(folder: str, figures: Path) -> None:
             logger.log_image(f"report/{path.stem}", [str(path)])
         logger.experiment.finish()
         return
-    raise ValueError(f"wandb: stage 2 of {folder} has no WandbLogger to go on with")
+    raise ValueError(f"wandb: stage 2 of {folder} has no WandbLogger to resume")
 
 
 def load(run: RunFolder) -> Run:

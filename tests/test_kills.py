@@ -39,7 +39,7 @@ def results(folder):
             found[f"{split}/{name}"] = getattr(outputs, name)
     curve = json.loads((folder / "stage2" / "curve.json").read_text())
     for number, row in enumerate(curve["rows"]):
-        values = [v for name, v in row.items() if name not in ("policy", "ms", "joules")]
+        values = [v for name, v in row.items() if not name.startswith(("policy", "ms", "joules"))]
         found[f"curve/{number}/{row['policy']}"] = torch.tensor(values, dtype=torch.float64)
     return found
 

@@ -291,6 +291,9 @@ def test_asked_by_accuracy_and_watched(run_dir, images, tmp_path, capsys):
     save_outputs(outputs, run / "stage1" / "outputs" / "cal.safetensors")
     main(["predict", *base, "--delta", "0.2"])
     assert "promised with probability 0.8" in capsys.readouterr().out
+    main(["predict", *base[:-2], "--max_disagreement", "0.2"])
+    assert "for a disagreement of at most 0.2: promised" in capsys.readouterr().out
+    assert "give one of them" in refused(capsys, *base, "--max_disagreement", "0.2")
     assert "give one of them" in refused(capsys, *base, "--budget", "0.5")
     assert "give one of them" in refused(capsys, *base, "--control", "0.01")
     assert "delta=3.0: a probability" in refused(capsys, *base, "--delta", "3")

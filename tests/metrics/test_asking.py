@@ -1,12 +1,14 @@
 """The least budget for a loss: against trying every budget, with and without a guarantee."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.conftest import make_outputs
 
 from eenet.metrics import least_budget
 from eenet.modules import fit_policies
-from eenet.policies import EENet, MaxProbability, within_loss
+from eenet.policies import EENet, MaxProbability, within_disagreement, within_loss
 from eenet.policies.thresholds import at_exits
 
 
@@ -42,6 +44,28 @@ def test_a_promise_is_that_of_learn_then_test(policy):
     assert asked.budget == budgets[kept.position]
     assert asked.loss == pytest.approx(loss_at(policy, cal, asked.budget), abs=1e-6)
     assert str(asked).endswith("promised with probability 0.9")
+
+
+def test_disagreement_is_asked_for_without_labels(policy):
+    traffic = replace(make_outputs(4, 2000, seed=2), labels=None)
+    budgets = torch.linspace(policy.least_budget, 1, 41, dtype=torch.float64).tolist()
+    rules = [policy.at_fraction(b) for b in budgets]
+    answers = traffic.evidence().prediction
+    differs = [
+        float(
+            (answers.gather(0, rule.decide(traffic.evidence())[None])[0] != answers[-1])
+            .float()
+            .mean()
+        )
+        for rule in rules
+    ]
+    asked = least_budget(policy, traffic, 0.1, of="disagreement")
+    assert asked.budget == next(b for b, d in zip(budgets, differs, strict=True) if d <= 0.1)
+    assert asked.loss == pytest.approx(differs[budgets.index(asked.budget)], abs=1e-6)
+    assert "for a disagreement of at most 0.1: an estimate" in str(asked)
+    kept = within_disagreement(rules, traffic, 0.1, 0.1)
+    promised = least_budget(policy, traffic, 0.1, 0.1, "disagreement")
+    assert promised.budget == budgets[kept.position] >= asked.budget
 
 
 def test_what_cannot_be_served_is_refused(policy):

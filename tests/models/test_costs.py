@@ -16,6 +16,7 @@ def test_macs_and_parameters_of_a_hand_counted_network():
     assert costs.params[-1] == sum(p.numel() for p in net.parameters())
     assert costs.params[0] == 9 * 4 + 8 + 2 * (9 * 4 * 4 + 8) + 4 * 10 + 10
     assert costs.ms == sorted(costs.ms)
+    assert all(a <= b <= c for a, b, c in zip(costs.ms, costs.ms_p95, costs.ms_p99, strict=True))
     assert costs.batch_size == 2
 
 

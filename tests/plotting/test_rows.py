@@ -1,8 +1,12 @@
-"""The table in the terminal says which budgets were overspent, and never praises those."""
+"""Rows of a curve by hand; the table marks budgets that were overspent, and never praises those."""
 
+import pytest
+import torch
 from rich.console import Console
 
-from eenet.plotting.rows import rich_table
+from eenet.metrics import curve_from_sums, exit_sums
+from eenet.plotting.rows import curve_rows, rich_table
+from eenet.policies import MaxProbability, Rule
 
 
 def row(policy, budget, cost, quality):
@@ -35,3 +39,15 @@ def test_where_every_policy_overspent_none_is_bold_and_where_none_did_nothing_is
     text = printed([row("a", 0.5, 0.3, 0.9), row("b", 0.5, 0.51, 0.9)])
     assert "!" not in text
     assert text.count("\x1b[1m90.0") == 2
+
+
+def test_loss_and_latency_of_a_policy_by_hand():
+    exits = torch.tensor([[0] * 90 + [1] * 8 + [2] * 2])  # 90%, 8% and 2% of 100 samples
+    quality = torch.tensor([[0.5], [0.5], [1.0]]).expand(3, 100)
+    curve = curve_from_sums(exit_sums(exits, torch.tensor([1.0, 2.0, 4.0]), quality))
+    rule = Rule(MaxProbability(), torch.zeros(3), 1.14, 0.1)
+    measured = {"ms": [3.0, 5.0, 9.0]}
+    (row,) = curve_rows({"p": curve}, {"p": [rule]}, [0.3], 4.0, 1.0, measured)
+    assert row["loss"] == pytest.approx(1 - 0.51)
+    assert row["ms"] == pytest.approx(0.9 * 3 + 0.08 * 5 + 0.02 * 9)
+    assert (row["ms_p95"], row["ms_p99"]) == (5, 9)

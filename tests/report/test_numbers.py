@@ -5,10 +5,11 @@ import torch
 from tests.conftest import make_outputs
 from torchmetrics.classification import MulticlassCalibrationError
 
-from eenet.metrics import random_curve
+from eenet.metrics import least_budget, random_curve
 from eenet.policies import BudgetControl, EENetPlus, Margin
 from eenet.policies.base import score_exits
 from eenet.report.examples import choose
+from eenet.report.guarantees import DELTA, budgets_by_loss
 from eenet.report.numbers import BINS, Run, report_data
 from eenet.report.write import load
 from eenet.run_folder import RunFolder
@@ -56,6 +57,19 @@ def test_each_sample_is_counted_where_it_leaves(run, found, label):
     share = classes / classes.sum(1, keepdim=True)
     torch.testing.assert_close(policy["classes"][i].float(), share[found["class_order"]])
     assert float(curve["low"][i]) < sum(good) / 300 < float(curve["high"][i])
+
+
+def test_budgets_by_loss_are_estimated_on_test_and_guaranteed_on_calibration(run):
+    policy, cal = run.policies["eenet+"], make_outputs(samples=3000, seed=2)
+    rows = budgets_by_loss(policy, run.test, cal)
+    limits = [limit for limit, _, _ in rows]
+    assert limits == sorted(limits)
+    assert 0.05 in limits
+    for limit, estimate, kept in rows:
+        assert estimate == least_budget(policy, run.test, limit)
+        assert kept is None or kept == least_budget(policy, cal, limit, DELTA)
+    assert rows[-1][2] is not None
+    assert all(kept is None for _, _, kept in budgets_by_loss(policy, run.test, None))
 
 
 def test_who_leaves_by_the_histogram_leaves_by_the_shares(found):

@@ -87,7 +87,9 @@ class CurveReport(Callback):
         exit_quality = outputs.answer_quality().double().mean(1).tolist()
         budgets = pl_module.relative_budgets(full_cost)
         measured = json.loads(outputs.metadata.get("measured_costs", "{}"))
-        rows = curve_rows(pl_module.results(), pl_module.rules, budgets, full_cost, measured)
+        rows = curve_rows(
+            pl_module.results(), pl_module.rules, budgets, full_cost, exit_quality[-1], measured
+        )
 
         folder = Path(trainer.default_root_dir)
         measure = outputs.measure

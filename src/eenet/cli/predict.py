@@ -26,6 +26,7 @@ def predict_files(
     output: str = "predictions.csv",
     budget: float | None = None,
     max_loss: float | None = None,
+    max_disagreement: float | None = None,
     delta: float = 0.1,
     policy: str | None = None,
     batch_size: PositiveInt = 64,
@@ -52,6 +53,8 @@ def predict_files(
         budget: Average cost per sample, in the unit of the run's budgets; by default 0.5.
         max_loss: Largest loss of quality against the full network, in place of a budget: 0.01 is
             one point of accuracy. A promise if the run has a calibration split, or an estimate.
+        max_disagreement: Largest share of answers that are not the full network's, in place of a
+            budget. A promise or an estimate, too; it needs no labels.
         delta: Probability of breaking that promise.
         policy: Label of one of the run's policies; by default the first that serves the budget.
         batch_size: Samples per batch.
@@ -84,6 +87,7 @@ def predict_files(
         policy,
         stage2=stage2,
         max_loss=max_loss,
+        max_disagreement=max_disagreement,
         delta=delta,
         alarm=alarm,
         control=control,

@@ -85,6 +85,7 @@ class AdaptivePredictor(Runtime):
         max_loss: float | None = None,
         delta: float = 0.1,
         alarm: float | None = None,
+        max_disagreement: float | None = None,
         **settings: Any,
     ) -> Self:
         """Loads what `eenet pipeline` left in a run folder, with batch norms folded away.
@@ -97,6 +98,8 @@ class AdaptivePredictor(Runtime):
             max_loss: Largest loss of quality against the full network, in place of a budget. The
                 least budget is a promise on the calibration split, or else an estimate on test.
             delta: Probability of breaking that promise.
+            max_disagreement: Largest share of answers that are not the full network's, in place of
+                a budget; the calibration split needs no labels for it.
             alarm: `watch` against the test samples, with this rate of false alarms.
             **settings: Those of the constructor.
 
@@ -105,10 +108,13 @@ class AdaptivePredictor(Runtime):
             ValueError: If it holds no such policy, none serves the budget, a checkpoint does not
                 fit its config, or a loss is asked for with a budget or with control.
         """
-        if max_loss is not None and settings.get("control") is not None:
-            raise ValueError("control: it moves the rule that max_loss asks for; give one of them")
+        limits = {"max_loss": max_loss, "max_disagreement": max_disagreement}
+        if settings.get("control") is not None and any(x is not None for x in limits.values()):
+            raise ValueError(
+                f"control moves the rule that {' or '.join(limits)} asks for; give one of them"
+            )
         run = RunFolder(folder, stage2)
-        fitted, budget, asked = choose(run, policy, budget, max_loss, delta)
+        fitted, budget, asked = choose(run, policy, budget, **limits, delta=delta)
         settings = {"budget_unit": run.budget_unit, **settings}
         predictor = cls(fold(run.network()), fitted, budget, **settings)
         predictor.asked, predictor.source = asked, run

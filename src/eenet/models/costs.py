@@ -22,7 +22,7 @@ class ExitCosts(NamedTuple):
     params: list[int]
     """Parameters needed."""
     ms: list[float]
-    """Median latency of a batch in milliseconds."""
+    """Median latency of a batch in milliseconds; further quantiles at the end."""
     batch_size: int
     """Batch size of the latency."""
     device: str
@@ -31,23 +31,30 @@ class ExitCosts(NamedTuple):
     """CPU threads of the latency."""
     joules: list[float] | None = None
     """Energy per sample, where the device counts it (`eenet.models.energy`)."""
+    ms_p95: list[float] | None = None
+    """95% quantile of the latency."""
+    ms_p99: list[float] | None = None
+    """99% quantile."""
 
 
-def measure_costs(net: MultiExitNetwork, x: Any, warmup: int = 3, repeats: int = 20) -> ExitCosts:
+def measure_costs(net: MultiExitNetwork, x: Any, warmup: int = 3, repeats: int = 50) -> ExitCosts:
     """Measures MACs, parameters and latency up to each exit.
 
     Args:
         net: The network; it is left as it was, on its device.
         x: Input batch of B samples on the same device.
         warmup: Passes before the clock counts.
-        repeats: Passes whose median counts.
+        repeats: Passes of which the quantiles are taken.
     """
     exits, device = range(1, net.num_exits + 1), next(net.parameters()).device
     passed = [torch.nn.ModuleList([net.stages[:k], net.heads[:k]]) for k in exits]
+    ms = _clock(net, x, warmup, repeats).quantile(torch.tensor([0.5, 0.95, 0.99]).double(), dim=0)
     return ExitCosts(
         macs=count_macs(net, x),
         params=[sum(p.numel() for p in modules.parameters()) for modules in passed],
-        ms=_clock(net, x, warmup, repeats).quantile(0.5, dim=0).tolist(),
+        ms=ms[0].tolist(),
+        ms_p95=ms[1].tolist(),
+        ms_p99=ms[2].tolist(),
         batch_size=batch_size(x),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         threads=torch.get_num_threads(),

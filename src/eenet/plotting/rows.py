@@ -23,6 +23,7 @@ def curve_rows(
     rules: dict[str, list[Rule]],
     budgets: list[float],
     full_cost: float,
+    full_quality: float,
     measured: dict[str, Any],
 ) -> list[Row]:
     """One row for each policy and budget.
@@ -32,14 +33,17 @@ def curve_rows(
         rules: Its rule at each budget.
         budgets: The budgets, fractions of `full_cost`.
         full_cost: Cost of the last exit in the unit of the rules and curves.
+        full_quality: Its quality on the test outputs.
         measured: Milliseconds ("ms") and joules to each exit `[E]`, where they were measured.
 
     Returns:
         Rows with the budget, the cost expected on the calibration samples and the one used on
         test, all as fractions of `full_cost`; `z`, by how many standard errors (from both
         samples) the cost used exceeds the one expected; the quality with its standard error; for
-        segmentation `miou`, the mean IoU of all pixels; `ms` and `joules`, the means by those
-        measured up to each exit; and each exit's share.
+        segmentation `miou`, the mean IoU of all pixels; `loss`, how far the quality is below that
+        of the last exit; `ms` and `joules`, the means by those measured up to each exit; `ms_p95`
+        and `ms_p99`, the milliseconds within which 95% and 99% of the samples are answered; and
+        each exit's share.
     """
     rows: list[Row] = []
     for label, curve in curves.items():
@@ -55,12 +59,17 @@ def curve_rows(
             "z": ((curve.cost - expected) / error).where(error > 0, 0.0),
             "quality": curve.quality,
             "quality_se": curve.quality_se,
+            "loss": full_quality - curve.quality,
         }
         if curve.confusion is not None:
             columns["miou"] = mean_iou(curve.confusion)
         for unit in ("ms", "joules"):
             if measured.get(unit):
                 columns[unit] = curve.shares @ numbers(measured[unit])
+        if measured.get("ms"):
+            for q in (0.95, 0.99):
+                last = (curve.shares.cumsum(1) < q - 1e-9).sum(1)  # by then so many have left
+                columns[f"ms_p{100 * q:.0f}"] = numbers(measured["ms"])[last]
         columns |= {f"share_exit_{k + 1}": x for k, x in enumerate(curve.shares.T)}
         rows += rows_of(label, columns)
     return rows
@@ -76,11 +85,13 @@ def exit_rows(outputs: ExitOutputs) -> list[Row]:
     """A row for each exit of labelled outputs.
 
     Returns:
-        Rows with the exit, from 1; "macs", "params", "ms" and "joules" up to it, where they were
-        measured; its cost as a fraction of the last one's; and the quality if all stop there.
+        Rows with the exit, from 1; "macs", "params", "ms" (median, and quantiles) and "joules" up
+        to it, where they were measured; its cost as a fraction of the last one's; and the quality
+        if all stop there.
     """
     measured = json.loads(outputs.metadata.get("measured_costs", "{}"))
-    kept = (name for name in ("macs", "params", "ms", "joules") if measured.get(name))
+    units = ("macs", "params", "ms", "ms_p95", "ms_p99", "joules")
+    kept = (name for name in units if measured.get(name))
     columns = {"exit": range(1, outputs.num_exits + 1), **{name: measured[name] for name in kept}}
     columns["cost"] = (outputs.mean_costs / outputs.mean_costs[-1]).tolist()
     columns["quality"] = outputs.answer_quality().double().mean(1).tolist()

@@ -146,11 +146,20 @@ def within_disagreement(
     Raises:
         ValueError: If there are no logits, or not even the most expensive rule can be certified.
     """
-    if outputs.logits is None:
-        raise ValueError("logits: pooled pixels have no classes to compare; give `within_loss`")
-    answers = outputs.map(lambda evidence: evidence.prediction)
-    differs = reached_by(rules, outputs, (answers != answers[-1]).double())
+    differs = 1 - reached_by(rules, outputs, agreement(outputs))
     return cheapest_kept(rules, differs, (0.0, 1.0), epsilon, delta)
+
+
+def agreement(outputs: ExitOutputs) -> Tensor:
+    """`[E, N]` float64: 1 where an exit's answer is that of the last one, otherwise 0.
+
+    Raises:
+        ValueError: If there are no logits.
+    """
+    if outputs.logits is None:
+        raise ValueError("logits: pooled pixels have no classes to compare; ask by loss instead")
+    answers = outputs.map(lambda evidence: evidence.prediction)
+    return (answers == answers[-1]).double()
 
 
 def cheapest_kept(

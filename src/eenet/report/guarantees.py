@@ -1,9 +1,11 @@
 """What online control and guarantees do on the test samples of a run."""
 
+from contextlib import suppress
 from typing import Any
 
 import torch
 
+from eenet.metrics import Asked, least_budget
 from eenet.outputs import ExitOutputs
 from eenet.policies import BudgetControl, Policy, within_budget
 from eenet.policies.base import score_exits
@@ -12,6 +14,7 @@ from eenet.policies.thresholds import at_exits, first_exit
 _BATCHES = 2000
 _POINTS = 240
 _RULES = 24
+_LOSSES = (0.002, 0.005, 0.01, 0.02, 0.05)
 DELTA = 0.05
 """Probability with which a promise may be broken."""
 
@@ -53,6 +56,24 @@ def control_track(policy: Policy, outputs: ExitOutputs, budget: float) -> dict[s
         "fixed": fixed[seen.long() - 1] / seen / full,
         "bound": bound.tolist(),
     }
+
+
+def budgets_by_loss(
+    policy: Policy, test: ExitOutputs, cal: ExitOutputs | None
+) -> list[tuple[float, Asked, Asked | None]]:
+    """For each of a few losses the least budget: estimated on test, and guaranteed on `cal`.
+
+    A loss that no budget is known to keep is left out; None stands where nothing is guaranteed.
+    """
+    found = []
+    for limit in _LOSSES:
+        with suppress(ValueError):
+            estimate, kept = least_budget(policy, test, limit), None
+            if cal is not None:
+                with suppress(ValueError):
+                    kept = least_budget(policy, cal, limit, DELTA)
+            found.append((limit, estimate, kept))
+    return found
 
 
 def promises(

@@ -15,7 +15,7 @@ from eenet.policies import Policy, Rule
 from eenet.policies.base import decide_all, scores_of
 from eenet.policies.thresholds import at_exits
 from eenet.report.calibration import bars, reliability
-from eenet.report.guarantees import control_track, promises
+from eenet.report.guarantees import DELTA, budgets_by_loss, control_track, promises
 from eenet.report.importance import importance
 
 BINS = 25
@@ -71,8 +71,8 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
         "curves" by policy, with 95% intervals: Student's over the runs if there are several,
         otherwise bootstrap intervals over the test samples, simultaneous over the budgets; "floor"
         and "oracle" at the "grid" of budgets; "policies", details at each budget; "reliability" of
-        each exit; "importance" of the scheduler's inputs; "control" and "promises". Costs are
-        fractions of the full network's, exits count from 0.
+        each exit; "importance" of the scheduler's inputs; "asked", budgets by loss; "control" and
+        "promises". Costs are fractions of the full network's, exits count from 0.
     """
     run = runs[0]
     labels = sorted(run.policies, key=lambda x: not run.policies[x].nested)
@@ -119,6 +119,9 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
         "reliability": reliability(run.test),
         "importance": importance(run.policies, run.test, budget * run.val.mean_costs[-1].item()),
         "control": control_track(run.policies[reference], run.test, budget),
+        "asked": budgets_by_loss(run.policies[reference], run.test, run.cal),
+        "own_cal": run.cal is not None,
+        "promise_delta": DELTA,
         "promises": promises(run.policies[reference], run.test, run.cal, run.budgets),
         "decided": {label: own[0].exits for label, own in decided.items()},
     }

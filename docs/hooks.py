@@ -1,13 +1,15 @@
-"""What the documentation site takes from elsewhere: results, commands' help, public names."""
+"""Adds to the site: results, commands' help, public names, formulas as MathML."""
 
+import html
 import io
 import os
 import re
 from contextlib import redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 
 from eenet.cli import main
@@ -52,6 +54,22 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Puts in the commands' help, and leads links to the results to their page."""
     markdown = markdown.replace("(../experiments/README.md)", "(results.md)")
     return markdown.replace(MARK, command_help()) if MARK in markdown else markdown
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Turns formulas into MathML, which browsers draw without a script; wide ones scroll."""
+    block = r'<div class="arithmatex">\\\[(.*?)\\\]</div>'
+    inline = r'<span class="arithmatex">\\\((.*?)\\\)</span>'
+    content = re.sub(block, lambda found: mathml(found[1], "block"), content, flags=re.DOTALL)
+    return re.sub(inline, lambda found: mathml(found[1], "inline"), content, flags=re.DOTALL)
+
+
+def mathml(formula: str, display: Literal["block", "inline"]) -> str:
+    """Converts LaTeX as it stands in HTML; a command that is not known is an error."""
+    result = convert(html.unescape(formula).strip(), display=display)
+    if "\\" in result:
+        raise ValueError(f"latex2mathml does not know a command in {formula!r}")
+    return f'<div class="formula" tabindex="0">{result}</div>' if display == "block" else result
 
 
 def command_help() -> str:

@@ -1,7 +1,8 @@
-"""Adds to the site: results, commands' help, public names, formulas as MathML."""
+"""Adds to the site: results, tutorials, commands' help, public names, formulas as MathML."""
 
 import html
 import io
+import json
 import os
 import re
 from contextlib import redirect_stdout, suppress
@@ -32,13 +33,37 @@ MARK = "<!-- every command's help comes here when the site is built -->"
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the results, which lie beside their experiments, and a page of each package."""
+    """Adds the results, which lie beside their experiments, tutorials, and each package."""
     text = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
     files.append(File.generated(config, "results.md", content=text))
+    for path in sorted((ROOT / "docs" / "tutorials").glob("*.ipynb")):
+        files.remove(files.get_file_from_path(f"tutorials/{path.name}"))
+        name = f"tutorials/{path.stem}.md"
+        files.append(File.generated(config, name, content=notebook_page(path)))
     for package, parts in API.items():
         page = File.generated(config, f"api/{package}.md", content=api_page(package, parts))
         files.append(page)
     return files
+
+
+def notebook_page(path: Path) -> str:
+    """A notebook as Markdown, with the outputs that it stores."""
+    blocks = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            blocks.append(source)
+            continue
+        magic = re.match(r"%%(bash|writefile)(?: (\S+))?\n", source)
+        language = {"bash": "bash", "writefile": "yaml"}[magic[1]] if magic else "python"
+        title = f' title="{magic[2]}"' if magic and magic[2] else ""
+        blocks.append(f"```{language}{title}\n{source[magic.end() if magic else 0 :]}\n```")
+        for output in cell["outputs"]:
+            if image := output.get("data", {}).get("image/png"):
+                blocks.append(f"![{cell['metadata']['alt']}](data:image/png;base64,{image})")
+            else:
+                blocks.append(f'```text title="Output"\n{"".join(output["text"])}\n```')
+    return "\n\n".join(blocks) + "\n"
 
 
 def api_page(package: str, modules: list[str]) -> str:
@@ -51,8 +76,9 @@ def api_page(package: str, modules: list[str]) -> str:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Puts in the commands' help, and leads links to the results to their page."""
-    markdown = markdown.replace("(../experiments/README.md)", "(results.md)")
+    """Adds the commands' help; links to the results and notebooks lead to their pages."""
+    markdown = markdown.replace("../experiments/README.md", "results.md")
+    markdown = markdown.replace(".ipynb)", ".md)")
     return markdown.replace(MARK, command_help()) if MARK in markdown else markdown
 
 

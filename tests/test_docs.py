@@ -1,8 +1,10 @@
 """The documentation does what it says: its code runs, its commands parse, its site builds."""
 
 import html
+import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -173,6 +175,18 @@ def pages_commands(run_dir):
     """The commands of "Your own data" that work in this folder."""
     page = Path("docs/own-data.md")
     return [w for w in commands(page) if w[0] == "eenet" and any(run_dir in word for word in w)]
+
+
+@pytest.mark.slow
+def test_the_tutorials_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tutorials = runpy.run_path(str(ROOT / "docs" / "tutorials" / "execute.py"))
+    for path in tutorials["TUTORIALS"]:
+        stored = json.loads(path.read_text("utf-8"))["cells"]
+        executed = tutorials["execute"](path)["cells"]
+        counts = [[len(cell.get("outputs", [])) for cell in cells] for cells in (stored, executed)]
+        assert counts[0] == counts[1], f"python docs/tutorials/execute.py FOLDER stores {path.name}"
+        assert path.stat().st_size < 150_000
 
 
 def test_the_site_builds_without_warnings_and_asks_nobody(tmp_path):

@@ -35,6 +35,7 @@ MARK = "<!-- every command's help comes here when the site is built -->"
 def on_files(files: Any, config: Any) -> Any:
     """Adds the results, which lie beside their experiments, tutorials, and each package."""
     text = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    text = text.replace("../docs/", "")
     files.append(File.generated(config, "results.md", content=text))
     for path in sorted((ROOT / "docs" / "tutorials").glob("*.ipynb")):
         files.remove(files.get_file_from_path(f"tutorials/{path.name}"))

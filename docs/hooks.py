@@ -1,6 +1,7 @@
 """Adds to the site: results, tutorials, commands' help, public names, formulas as MathML."""
 
 import html
+import inspect
 import io
 import json
 import os
@@ -70,10 +71,27 @@ def notebook_page(path: Path) -> str:
 def api_page(package: str, modules: list[str]) -> str:
     """The names that a package exports, and those of its modules, for mkdocstrings to fill in."""
     whole = import_module(f"eenet.{package}")
-    names = [f"{package}.{name}" for name in getattr(whole, "__all__", [])]
-    blocks = [f"::: eenet.{x}" for x in [*names, *modules]]
+    names = getattr(whole, "__all__", [])
+    blocks = [f"::: eenet.{package}.{x}{inherited_arguments(getattr(whole, x))}" for x in names] + [
+        f"::: eenet.{x}" for x in modules
+    ]
     shapes = "Shapes: E exits, N samples, B a batch, C classes, M budgets."
     return "\n\n".join([f"# eenet.{package}", f"{whole.__doc__} {shapes}", *blocks]) + "\n"
+
+
+def inherited_arguments(thing: Any) -> str:
+    """A list of the arguments that a class takes from its bases, which alone document them."""
+    arguments: dict[str, str] = {}
+    for base in thing.__mro__ if isinstance(thing, type) else ():
+        documentation = inspect.cleandoc(vars(base).get("__doc__") or "")
+        section = re.search(r"^Args:\n((?: .*\n?|\n)+)", documentation, re.MULTILINE)
+        if base.__module__.startswith("eenet.") and section:
+            for name, text in re.findall(
+                r"^    (\w+): (.*(?:\n {8}.*)*)", section[1], re.MULTILINE
+            ):
+                arguments.setdefault(name, "" if base is thing else " ".join(text.split()))
+    lines = [f"- **`{name}`**: {text}" for name, text in arguments.items() if text]
+    return "\n\n".join(["\n\nArguments of its bases:", "\n".join(lines)]) if lines else ""
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

@@ -1,8 +1,10 @@
 """The documentation does what it says: its code runs, its commands parse, its site builds."""
 
 import html
+import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -175,6 +177,18 @@ def pages_commands(run_dir):
     return [w for w in commands(page) if w[0] == "eenet" and any(run_dir in word for word in w)]
 
 
+@pytest.mark.slow
+def test_the_tutorials_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tutorials = runpy.run_path(str(ROOT / "docs" / "tutorials" / "execute.py"))
+    for path in tutorials["TUTORIALS"]:
+        stored = json.loads(path.read_text("utf-8"))["cells"]
+        executed = tutorials["execute"](path)["cells"]
+        counts = [[len(cell.get("outputs", [])) for cell in cells] for cells in (stored, executed)]
+        assert counts[0] == counts[1], f"python docs/tutorials/execute.py FOLDER stores {path.name}"
+        assert path.stat().st_size < 150_000
+
+
 def test_the_site_builds_without_warnings_and_asks_nobody(tmp_path):
     env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
@@ -184,6 +198,11 @@ def test_the_site_builds_without_warnings_and_asks_nobody(tmp_path):
     assert set(pages) >= {page.with_suffix(".html").name for page in PAGES[1:]}
     loaded = r"<(?:script|img|iframe|source|link)\b[^>]*(?:src|href)=[\"']?(?:https?:)?//"
     assert [name for name, text in pages.items() if re.search(loaded, text)] == []
+    broken = r"<p>\||\|---"  # a table whose columns do not match stays text
+    assert [name for name, text in pages.items() if re.search(broken, text)] == []
+    assert "<math" in pages["method.html"]
+    assert [name for name, text in pages.items() if 'class="arithmatex"' in text] == []
+    assert (tmp_path / "search" / "search_index.js").is_file()  # for pages from disk
     for style in tmp_path.rglob("*.css"):
         assert not re.search(r"url\([\"']?(?:https?:)?//|@import", style.read_text("utf-8"))
     check_the_command_reference(pages["commands.html"])

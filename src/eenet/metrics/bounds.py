@@ -51,7 +51,12 @@ def oracle_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mixture_curve(costs: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-    """The best fixed mixture of exits, as `oracle_curve`: the concave envelope of their means."""
+    """The best fixed mixture of exits, as `oracle_curve`: the concave envelope of their means.
+
+    Args:
+        costs: `[E]` or `[E, N]`.
+        quality: `[E, N]`.
+    """
     return oracle_curve(mean_costs(costs)[:, None], quality.double().mean(1, keepdim=True))
 
 
@@ -94,10 +99,15 @@ def stopping_curves(outputs: ExitOutputs) -> tuple[tuple[Tensor, Tensor], tuple[
 
 
 def share_closed(quality: Tensor, floor: Tensor, reference: Tensor) -> Tensor:
-    """Share of the way from a floor (random exits) to a reference (the best heuristic) gone.
+    """Share of the gap between a floor and a reference that is closed.
 
-    All three are qualities of one shape. 1 at the reference, above 1 beyond it; NaN where floor
-    and reference are equal.
+    Args:
+        quality: Qualities of a policy.
+        floor: Those of random exits, of the same shape.
+        reference: Those of the best heuristic, of the same shape.
+
+    Returns:
+        0 at the floor, 1 at the reference; NaN where these two are equal.
     """
     way = reference - floor
     return torch.where(way == 0, torch.nan, (quality - floor) / way)

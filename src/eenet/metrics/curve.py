@@ -62,7 +62,11 @@ def exit_sums(
 
 
 def curve_from_sums(sums: dict[str, Tensor]) -> Curve:
-    """The `Curve` of the sums that `exit_sums` gives, added up over batches."""
+    """Computes the `Curve` of summed batches.
+
+    Args:
+        sums: What `exit_sums` returns, added up over batches.
+    """
     n = sums["count"]
 
     def mean_and_error(name: str) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,12 @@ FORMAT = "eenet-exit-outputs/1"
 
 
 def save_outputs(outputs: ExitOutputs, path: str | Path) -> None:
-    """Writes exit outputs as safetensors, atomically; the metadata names the format."""
+    """Writes exit outputs as safetensors, atomically; the metadata names the format.
+
+    Args:
+        outputs: The outputs; fields that are None are left out.
+        path: The file.
+    """
     tensors: dict[str, Tensor] = {}
     memory: set[int] = set()
     for name in FIELDS:
@@ -30,7 +35,10 @@ def save_outputs(outputs: ExitOutputs, path: str | Path) -> None:
 
 
 def load_outputs(path: str | Path) -> ExitOutputs:
-    """Reads exit outputs, whoever wrote them.
+    """Reads exit outputs, written by `save_outputs` or any other program.
+
+    Args:
+        path: A safetensors file with the fields of `ExitOutputs`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -83,6 +91,10 @@ def recost(outputs: ExitOutputs, costs: list[float] | str) -> ExitOutputs:
 
 def with_cost_matrix(outputs: ExitOutputs, matrix: list[list[float]] | None) -> ExitOutputs:
     """The same outputs with the quality of a cost matrix, if there is one.
+
+    Args:
+        outputs: Outputs with logits.
+        matrix: `[C, C]`, the cost of each answer (column) for each true class (row).
 
     Raises:
         ValueError: If there are no logits, or the quality is not that of labels, or the matrix does

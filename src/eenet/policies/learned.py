@@ -205,7 +205,13 @@ class LearnedPolicy(Policy):
 
 
 class BankLinear(nn.Module):
-    """M linear layers side by side, all starting from the same random numbers."""
+    """M linear layers side by side, all starting from the same random numbers.
+
+    Args:
+        members: Number of layers, M.
+        inputs: Features of their inputs.
+        outputs: Features of their outputs.
+    """
 
     def __init__(self, members: int, inputs: int, outputs: int) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 """Zero Time Waste: confidence of an ensemble of the exits so far."""
 
+from functools import lru_cache
 from typing import Any, Self
 
 import torch
@@ -11,7 +12,9 @@ from eenet.outputs.exit_outputs import ExitOutputs
 from eenet.policies.heuristics import HeuristicPolicy
 
 _STEPS = 200
-"""Steps of descent per exit, with a learning rate that falls linearly to zero."""
+"""Steps of descent, with a learning rate that falls linearly to zero."""
+_BATCH = 2**20
+"""Most probabilities of an exit in a step, which bounds time and memory with many classes."""
 _RATE = 0.05
 """Learning rate at the start; Adam moves no parameter by much more in a step, so fits stay finite
 where the exits are always right."""
@@ -47,15 +50,7 @@ class ZTW(HeuristicPolicy):
 
         Images of a segmentation count with their mean class probabilities, without labels.
         """
-        log_probs = outputs.map(lambda evidence: evidence.log_probs, dim=1)
-        labels = outputs.labels if outputs.logits is not None else None
-        target = log_probs[-1].exp() if labels is None else labels
-        exits, _, classes = log_probs.shape
-        self.weights = torch.eye(exits, device=log_probs.device)
-        self.bias = log_probs.new_zeros(exits, classes)
-        for k in range(exits - 1):
-            weights, bias = _train(_bounded(log_probs[: k + 1]), target)
-            self.weights[k, : k + 1], self.bias[k] = weights, bias
+        self.weights, self.bias = _train(outputs)
         return super().fit(outputs)
 
     @property
@@ -77,23 +72,33 @@ def _bounded(log_probs: Tensor) -> Tensor:
 
 
 @torch.enable_grad()
-def _train(log_probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights `[J]` and bias `[C]` of the ensemble of J exits that minimize the cross-entropy.
+def _train(outputs: ExitOutputs) -> tuple[Tensor, Tensor]:
+    """Weights `[E, E]` and biases `[E, C]` of the ensembles with the least cross-entropy."""
+    labels = outputs.labels if outputs.logits is not None else None
+    exits, classes = outputs.num_exits, outputs.num_classes
+    parts = -(-outputs.num_samples * classes // _BATCH)
 
-    Args:
-        log_probs: `[J, N, C]`.
-        target: Classes `[N]` int64, or probabilities `[N, C]`.
-    """
-    count, _, classes = log_probs.shape
-    start = -torch.tensor(float(count)).log()  # where the ensemble is the plain geometric mean
-    w = start.to(log_probs).repeat(count).requires_grad_()
-    bias = log_probs.new_zeros(classes).requires_grad_()
+    @lru_cache(1)
+    def batch(part: int) -> tuple[Tensor, Tensor]:
+        rows = slice(part, None, parts)  # evenly spaced, as files may be sorted by class
+        log_probs = _bounded(outputs.evidence(rows).log_probs)
+        return log_probs, log_probs[-1].exp() if labels is None else labels[rows]
+
+    device = outputs.costs.device
+    w = -torch.arange(1.0, exits + 1, device=device).log()[:, None]  # plain geometric means
+    w = w.repeat(1, exits).requires_grad_()
+    bias = torch.zeros(exits, classes, device=device, requires_grad=True)
     optimizer = torch.optim.Adam([w, bias], _RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / _STEPS, _STEPS)
-    for _ in range(_STEPS):
+    for n in range(_STEPS):
+        log_probs, target = batch(n % parts)
         optimizer.zero_grad()
-        logits = torch.einsum("j,jnc->nc", w.exp(), log_probs) + bias
-        F.cross_entropy(logits, target).backward()  # type: ignore[no-untyped-call]
+        for k in range(exits - 1):
+            weights = w[k, : k + 1].exp()
+            logits = torch.einsum("j,jnc->nc", weights, log_probs[: k + 1]) + bias[k]
+            F.cross_entropy(logits, target).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-    return w.detach().exp(), bias.detach()
+    weights = w.detach().exp().tril()
+    weights[-1] = torch.eye(exits, device=device)[-1]
+    return weights, bias.detach()

@@ -13,6 +13,8 @@ from eenet.policies.heuristics import HeuristicPolicy
 
 _STEPS = 200
 """Steps of descent, with a learning rate that falls linearly to zero."""
+_LEAST = -87.0
+"""Least log-probability, about that of float32's least normal number."""
 _BATCH = 2**20
 """Most probabilities of an exit in a step, which bounds time and memory with many classes."""
 _RATE = 0.05
@@ -36,14 +38,13 @@ class ZTW(HeuristicPolicy):
         common: Whether all exits share one threshold.
     """
 
-    label = "ztw"
+    label, usually_common = "ztw", True
     sized_by_data = (*HeuristicPolicy.sized_by_data, "weights", "bias")
     weights: Tensor  # [E, E], exp(w)
     bias: Tensor  # [E, C]
 
     def __init__(self, common: bool = True) -> None:
         super().__init__(common)
-        self.label = ZTW.label if common else f"{ZTW.label}_geometric"
 
     def fit(self, outputs: ExitOutputs) -> Self:
         """Trains the ensembles on the labels, or without labels on the last exit's probabilities.
@@ -60,15 +61,10 @@ class ZTW(HeuristicPolicy):
 
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
         """Scores by `max_c p_c - 1` of the ensemble; the state holds log p of the exits so far."""
-        seen = (*(state or ()), _bounded(evidence.log_probs))
+        seen = (*(state or ()), evidence.log_probs.clamp_min(_LEAST))
         weighted = [w * x for w, x in zip(self.weights[k, : k + 1], seen, strict=True)]
         logits = sum(weighted, self.bias[k])
         return -Evidence.from_logits(logits).one_minus_max, seen
-
-
-def _bounded(log_probs: Tensor) -> Tensor:
-    """Log-probabilities cut off at about that of float32's least normal number."""
-    return log_probs.clamp_min(-87.0)
 
 
 @torch.enable_grad()
@@ -81,7 +77,7 @@ def _train(outputs: ExitOutputs) -> tuple[Tensor, Tensor]:
     @lru_cache(1)
     def batch(part: int) -> tuple[Tensor, Tensor]:
         rows = slice(part, None, parts)  # evenly spaced, as files may be sorted by class
-        log_probs = _bounded(outputs.evidence(rows).log_probs)
+        log_probs = outputs.evidence(rows).log_probs.clamp_min(_LEAST)
         return log_probs, log_probs[-1].exp() if labels is None else labels[rows]
 
     device = outputs.costs.device

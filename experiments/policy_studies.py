@@ -40,6 +40,8 @@ from eenet.policies.base import decide_all
 from eenet.policies.thresholds import at_exits
 
 SEEDS, BUDGETS = 5, 16
+SOFT = 0.0, 0.5, 0.75, 1.0
+"""Shares of the last exit in what is learned: 0 is labels alone, 1 is no labels."""
 
 
 def randomly(count, seed):
@@ -162,9 +164,10 @@ def rivals(networks, seeds):
 
 def labels(networks, seeds):
     """EENet+ with hard, mixed and no labels, on few and many samples."""
-    policies = [EENetPlus(soft=soft) for soft in (0.0, 0.5, 0.75, 1.0)]
-    head("network", "samples", "labels", "area", "area, soft 0.5", "0.75", "no labels",
-         "lead of no labels", "ahead / behind", "worst budget")  # fmt: skip
+    policies = [EENetPlus(soft=soft) for soft in SOFT]
+    mixed = [f"soft {soft:g}" for soft in SOFT[1:-1]]
+    head("network", "samples", "area with labels", *mixed, "no labels", "lead of no labels",
+         "ahead / behind", "worst budget")  # fmt: skip
     for network in networks:
         most = next(network.parts(0))[0].num_samples
         for count in [n for n in (500, 1000, 2000) if n < most] + [most]:
@@ -208,23 +211,31 @@ def drawn(fit, seed, weight):
     return fit.select(rows)
 
 
+def unsure(fit):
+    return 1.0 + 4 * (fit.evidence().one_minus_max[0] > 0.5)
+
+
+def of_the_first_classes(fit):
+    return 1.0 + 4 * (fit.labels < fit.num_classes // 2)
+
+
+def as_it_is(outputs, seed=0):
+    return outputs
+
+
 def distrust(networks, seeds):
     """Fits with and without labels where one of the two sources cannot be trusted."""
-    unsure = lambda fit: 1.0 + 4 * (fit.evidence().one_minus_max[0] > 0.5)  # noqa: E731
-    frequent = lambda fit: 1.0 + 4 * (fit.labels < fit.num_classes // 2)  # noqa: E731
-    same = lambda fit, seed: fit  # noqa: E731
-    cases = {"as it is": (lambda x: x, same)}
-    cases |= {f"last logits x {f}": (partial(heated, factor=f), same) for f in (0.5, 2, 4)}
-    cases |= {f"last exit wrong on {p:.0%} more": (partial(mistaken, share=p), same)
-              for p in (0.1, 0.2)}  # fmt: skip
-    cases |= {f"labels of the fit wrong on {p:.0%}": (lambda x: x, partial(mislabelled, share=p))
-              for p in (0.1, 0.2)}  # fmt: skip
-    cases["fitted where half of the classes are 5 times as frequent"] = (
-        lambda x: x, partial(drawn, weight=frequent)
-    )  # fmt: skip
-    cases["fitted where unsure samples are 5 times as frequent"] = (
-        lambda x: x, partial(drawn, weight=unsure)
-    )  # fmt: skip
+    cases = {"as it is": (as_it_is, as_it_is)}  # all outputs, then those to fit on
+    for factor in (0.5, 2, 4):
+        cases[f"last logits x {factor}"] = partial(heated, factor=factor), as_it_is
+    for share in (0.1, 0.2):
+        cases[f"last exit wrong on {share:.0%} more"] = partial(mistaken, share=share), as_it_is
+    for share in (0.1, 0.2):
+        wrong = partial(mislabelled, share=share)
+        cases[f"labels of the fit wrong on {share:.0%}"] = as_it_is, wrong
+    for name, weight in (("half of the classes", of_the_first_classes), ("unsure samples", unsure)):
+        shifted = partial(drawn, weight=weight)
+        cases[f"fitted where {name} are 5 times as frequent"] = as_it_is, shifted
     policies = [EENetPlus(), EENetPlus(soft=1.0), MaxProbability(common=True)]
     head("case", "network", "labels", "no labels", "max_prob_common", "lead of no labels",
          "ahead / behind", "worst budget")  # fmt: skip
@@ -264,5 +275,7 @@ if __name__ == "__main__":
     parser.add_argument("networks", nargs="+")
     parser.add_argument("--on", choices=("test", "val"), default="test")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--ends", action="store_true", help="labels: leave out the mixtures")
     given = parser.parse_args()
+    SOFT = SOFT[:: len(SOFT) - 1] if given.ends else SOFT
     studies[given.study]([load(path, given.on) for path in given.networks], given.seeds)

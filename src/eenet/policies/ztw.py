@@ -81,10 +81,9 @@ def _train(outputs: ExitOutputs) -> tuple[Tensor, Tensor]:
         return log_probs, log_probs[-1].exp() if labels is None else labels[rows]
 
     device = outputs.costs.device
-    w = -torch.arange(1.0, exits + 1, device=device).log()[:, None]  # plain geometric means
-    w = w.repeat(1, exits).requires_grad_()
+    w = -torch.ones(exits, exits, device=device).cumsum(0).log()  # plain geometric means
     bias = torch.zeros(exits, classes, device=device, requires_grad=True)
-    optimizer = torch.optim.Adam([w, bias], _RATE)
+    optimizer = torch.optim.Adam([w.requires_grad_(), bias], _RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / _STEPS, _STEPS)
     for n in range(_STEPS):
         log_probs, target = batch(n % parts)

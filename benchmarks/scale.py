@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-STEPS = ("write", "max_prob", "temperature", "eenet+", "eenet", "evaluate")
+STEPS = ("write", "max_prob", "temperature", "ztw", "eenet+", "eenet", "evaluate")
 BUDGETS = [0.3, 0.5, 0.7]
 
 
@@ -83,7 +83,7 @@ def step(arguments, name, path):
     from eenet import policies as s
 
     makes = {"max_prob": s.MaxProbability, "temperature": s.Temperature}
-    makes |= {"eenet+": s.EENetPlus, "eenet": s.EENet}
+    makes |= {"ztw": s.ZTW, "eenet+": s.EENetPlus, "eenet": s.EENet}
     if name == "write":
         return write(arguments, path)
     if name == "evaluate":

@@ -166,6 +166,17 @@ def test_ztw_finds_the_least_cross_entropy():
         assert ensemble_loss(policy, outputs, k) > least + 1e-3
 
 
+def test_ztw_in_batches_comes_near_the_least_cross_entropy_of_sorted_samples(monkeypatch):
+    outputs = make_outputs(exits=3, samples=300)
+    outputs = outputs.select(outputs.labels.argsort())
+    whole = ZTW().fit(outputs)
+    monkeypatch.setattr("eenet.policies.ztw._BATCH", 100 * outputs.num_classes)
+    parts = ZTW().fit(outputs)
+    for k in range(2):
+        least = ensemble_loss(whole, outputs, k)
+        assert least < ensemble_loss(parts, outputs, k) < least + 2e-3
+
+
 def test_ztw_without_labels_learns_from_the_last_exit(outputs):
     """Whose answers as labels, where it is sure of them, give nearly the same ensembles."""
     sure = outputs.logits.clone()

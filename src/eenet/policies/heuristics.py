@@ -9,7 +9,7 @@ from torch import Tensor
 
 from eenet.outputs.evidence import Evidence, count_votes
 from eenet.outputs.exit_outputs import ExitOutputs
-from eenet.policies.base import Policy, Rule, rule_for
+from eenet.policies.base import Rule, rule_for
 from eenet.policies.nested import NestedPolicy
 from eenet.policies.single_sample import SampleEvidence, ScalarDecision
 
@@ -22,11 +22,14 @@ class HeuristicPolicy(NestedPolicy):
             geometric one of BranchyNet and MSDNet, and rules are not nested.
     """
 
+    usually_common = False
+    """Whether `common` needs no mention in the label."""
+
     def __init__(self, common: bool = False) -> None:
         super().__init__()
         self.nested = common
-        if common:
-            self.label = f"{self.label}_common"
+        if common != self.usually_common:
+            self.label += "_common" if common else "_geometric"
 
     @property
     def fitted(self) -> bool:
@@ -39,12 +42,8 @@ class HeuristicPolicy(NestedPolicy):
         if self.nested:
             return super().at(budget)
         self.check_budget(budget)
-        shares = torch.ones(len(self.calibration_scores))
-        return rule_for(self, self.calibration_scores, self.calibration_costs, shares, budget)
-
-    def at_point(self, u: float) -> Rule:
-        """See `Policy.at_point`."""
-        return super().at_point(u) if self.nested else Policy.at_point(self, u)
+        scores = self.calibration_scores
+        return rule_for(self, scores, self.calibration_costs, torch.ones(len(scores)), budget)
 
 
 class MaxProbability(HeuristicPolicy):
@@ -118,13 +117,12 @@ class BEEM(HeuristicPolicy):
         common: Whether all exits share one threshold.
     """
 
-    label = "beem"
+    label, usually_common = "beem", True
     sized_by_data = (*HeuristicPolicy.sized_by_data, "weights")
     weights: Tensor
 
     def __init__(self, common: bool = True) -> None:
         super().__init__(common)
-        self.label = BEEM.label if common else f"{BEEM.label}_geometric"
 
     def fit(self, outputs: ExitOutputs) -> Self:
         """Takes the exits' accuracies on these outputs, without labels those of the last one."""

@@ -115,6 +115,8 @@ class NestedPolicy(Policy):
 
     def at_point(self, u: float) -> Rule:
         """See `Policy.at_point`."""
+        if not self.nested:
+            return super().at_point(u)
         if not 0 < u < 1:
             return self.family().rule(self, -math.inf if u <= 0 else math.inf)
         low, high = self.family().mean_costs[[0, -1]].tolist()

@@ -1,5 +1,6 @@
 """Zero Time Waste: confidence of an ensemble of the exits so far."""
 
+from functools import lru_cache
 from typing import Any, Self
 
 import torch
@@ -11,7 +12,11 @@ from eenet.outputs.exit_outputs import ExitOutputs
 from eenet.policies.heuristics import HeuristicPolicy
 
 _STEPS = 200
-"""Steps of descent per exit, with a learning rate that falls linearly to zero."""
+"""Steps of descent, with a learning rate that falls linearly to zero."""
+_LEAST = -87.0
+"""Least log-probability, about that of float32's least normal number."""
+_BATCH = 2**20
+"""Most probabilities of an exit in a step, which bounds time and memory with many classes."""
 _RATE = 0.05
 """Learning rate at the start; Adam moves no parameter by much more in a step, so fits stay finite
 where the exits are always right."""
@@ -33,29 +38,20 @@ class ZTW(HeuristicPolicy):
         common: Whether all exits share one threshold.
     """
 
-    label = "ztw"
+    label, usually_common = "ztw", True
     sized_by_data = (*HeuristicPolicy.sized_by_data, "weights", "bias")
     weights: Tensor  # [E, E], exp(w)
     bias: Tensor  # [E, C]
 
     def __init__(self, common: bool = True) -> None:
         super().__init__(common)
-        self.label = ZTW.label if common else f"{ZTW.label}_geometric"
 
     def fit(self, outputs: ExitOutputs) -> Self:
         """Trains the ensembles on the labels, or without labels on the last exit's probabilities.
 
         Images of a segmentation count with their mean class probabilities, without labels.
         """
-        log_probs = outputs.map(lambda evidence: evidence.log_probs, dim=1)
-        labels = outputs.labels if outputs.logits is not None else None
-        target = log_probs[-1].exp() if labels is None else labels
-        exits, _, classes = log_probs.shape
-        self.weights = torch.eye(exits, device=log_probs.device)
-        self.bias = log_probs.new_zeros(exits, classes)
-        for k in range(exits - 1):
-            weights, bias = _train(_bounded(log_probs[: k + 1]), target)
-            self.weights[k, : k + 1], self.bias[k] = weights, bias
+        self.weights, self.bias = _train(outputs)
         return super().fit(outputs)
 
     @property
@@ -65,35 +61,39 @@ class ZTW(HeuristicPolicy):
 
     def step(self, k: int, evidence: Evidence, state: Any) -> tuple[Tensor, Any]:
         """Scores by `max_c p_c - 1` of the ensemble; the state holds log p of the exits so far."""
-        seen = (*(state or ()), _bounded(evidence.log_probs))
+        seen = (*(state or ()), evidence.log_probs.clamp_min(_LEAST))
         weighted = [w * x for w, x in zip(self.weights[k, : k + 1], seen, strict=True)]
         logits = sum(weighted, self.bias[k])
         return -Evidence.from_logits(logits).one_minus_max, seen
 
 
-def _bounded(log_probs: Tensor) -> Tensor:
-    """Log-probabilities cut off at about that of float32's least normal number."""
-    return log_probs.clamp_min(-87.0)
-
-
 @torch.enable_grad()
-def _train(log_probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights `[J]` and bias `[C]` of the ensemble of J exits that minimize the cross-entropy.
+def _train(outputs: ExitOutputs) -> tuple[Tensor, Tensor]:
+    """Weights `[E, E]` and biases `[E, C]` of the ensembles with the least cross-entropy."""
+    labels = outputs.labels if outputs.logits is not None else None
+    exits, classes = outputs.num_exits, outputs.num_classes
+    parts = -(-outputs.num_samples * classes // _BATCH)
 
-    Args:
-        log_probs: `[J, N, C]`.
-        target: Classes `[N]` int64, or probabilities `[N, C]`.
-    """
-    count, _, classes = log_probs.shape
-    start = -torch.tensor(float(count)).log()  # where the ensemble is the plain geometric mean
-    w = start.to(log_probs).repeat(count).requires_grad_()
-    bias = log_probs.new_zeros(classes).requires_grad_()
-    optimizer = torch.optim.Adam([w, bias], _RATE)
+    @lru_cache(1)
+    def batch(part: int) -> tuple[Tensor, Tensor]:
+        rows = slice(part, None, parts)  # evenly spaced, as files may be sorted by class
+        log_probs = outputs.evidence(rows).log_probs.clamp_min(_LEAST)
+        return log_probs, log_probs[-1].exp() if labels is None else labels[rows]
+
+    device = outputs.costs.device
+    w = -torch.ones(exits, exits, device=device).cumsum(0).log()  # plain geometric means
+    bias = torch.zeros(exits, classes, device=device, requires_grad=True)
+    optimizer = torch.optim.Adam([w.requires_grad_(), bias], _RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / _STEPS, _STEPS)
-    for _ in range(_STEPS):
+    for n in range(_STEPS):
+        log_probs, target = batch(n % parts)
         optimizer.zero_grad()
-        logits = torch.einsum("j,jnc->nc", w.exp(), log_probs) + bias
-        F.cross_entropy(logits, target).backward()  # type: ignore[no-untyped-call]
+        for k in range(exits - 1):
+            weights = w[k, : k + 1].exp()
+            logits = torch.einsum("j,jnc->nc", weights, log_probs[: k + 1]) + bias[k]
+            F.cross_entropy(logits, target).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-    return w.detach().exp(), bias.detach()
+    weights = w.detach().exp().tril()
+    weights[-1] = torch.eye(exits, device=device)[-1]
+    return weights, bias.detach()

@@ -239,17 +239,17 @@ def test_the_slider_works_without_a_network(report, browser, tmp_path):
             browser.run(f'at("stop").value = {stop}; at("stop").dispatchEvent(new Event("input"))')
             fitted = [i for i, b in enumerate(policy["budget"]) if b <= data["grid"][stop] + 1e-6]
             i = fitted[-1] if fitted else 0
-            quality = f"{100 * curve['quality'][i]:.1f} %"
+            quality = f"{100 * curve['quality'][i]:.1f}%"
             assert browser.run(words.format("quality")).startswith(quality)
             assert browser.run(words.format("cost")) == f"{curve['cost'][i]:.3f} cost used"
             shares = browser.run('at("shares").getAttribute("aria-label")').split(", ")
-            expected = [f"exit {k + 1}: {100 * s:.1f} %" for k, s in enumerate(policy["shares"][i])]
+            expected = [f"exit {k + 1}: {100 * s:.1f}%" for k, s in enumerate(policy["shares"][i])]
             assert shares == expected
             rows = browser.run(
                 '[...document.querySelectorAll("#classes td")].map(x => x.textContent)'
             )
             flat = [x for row in policy["classes"][i] for x in row]
-            assert rows == [f"{100 * x:.0f} %" for x in flat]
+            assert rows == [f"{100 * x:.0f}%" for x in flat]
             shown.add((quality, *shares))
     assert len(shown) >= 5
     browser.run('at("policy").value = "margin"; update()')

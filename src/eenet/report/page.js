@@ -1,7 +1,7 @@
 "use strict";
 const D = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
-const percent = (x, digits = 1) => (x === null ? "–" : (100 * x).toFixed(digits) + " %");
+const percent = (x, digits = 1) => (x === null ? "–" : (100 * x).toFixed(digits) + "%");
 
 /** An element with attributes and children; text goes in as text, never as markup. */
 function make(tag, attributes = {}, ...children) {

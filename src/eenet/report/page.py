@@ -37,7 +37,7 @@ def page(data: Data, drawn: dict[str, Figure]) -> str:
     """
     loader = PackageLoader("eenet", "report")
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    pages.filters["percent"] = lambda x, digits=1: f"{100 * x:.{digits}f}\N{NO-BREAK SPACE}%"
+    pages.filters["percent"] = lambda x, digits=1: f"{100 * x:.{digits}f}%"
     pages.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}
     script, *_ = loader.get_source(pages, "page.js")
     live = {name: data.get(name) for name in _LIVE.split()}

@@ -1,5 +1,6 @@
 """What is special about W&B and needs no pipeline around it."""
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +26,15 @@ def test_exit_outputs_are_artifacts_of_the_run_that_wrote_them(tmp_path, monkeyp
     link_outputs([logger], [file], used=True)  # needs the server: left out
     logger.experiment.finish()
     (path,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    logged = [r.artifact for r in records(path) if r.WhichOneof("record_type") == "artifact"]
+    kinds: dict[str, list] = {}
+    for _ in range(300):  # W&B's own process may still be writing
+        kinds = {}
+        for record in records(path):
+            kinds.setdefault(record.WhichOneof("record_type"), []).append(record)
+        if "exit" in kinds:
+            break
+        time.sleep(0.1)
+    logged = [record.artifact for record in kinds.get("artifact", [])]
     assert [(a.name, a.type, a.use_after_commit) for a in logged] == [
         ("outputs-digits-val", "exit-outputs", False)
     ]

@@ -38,6 +38,7 @@ from eenet.policies import (
 )
 from eenet.policies.base import decide_all
 from eenet.policies.thresholds import at_exits
+from eenet.stage_folder import stages_of
 
 SEEDS, BUDGETS = 5, 16
 SOFT = 0.0, 0.5, 0.75, 1.0
@@ -51,8 +52,8 @@ def randomly(count, seed):
 def load(path, on):
     path = Path(path)
     if path.is_dir():
-        folder = path / "stage1" / "outputs"
-        fit, test = (load_outputs(folder / f"{split}.safetensors") for split in ("val", "test"))
+        stage1, _ = stages_of(path)
+        fit, test = (load_outputs(stage1.outputs_file(split)) for split in ("val", "test"))
         return Network(path.name, fit, test if on == "test" else None)
     fit = load_outputs(path)
     half = randomly(fit.num_samples, 0).chunk(2)[0]

@@ -10,6 +10,7 @@ samples get harder (the last exit ever less sure); noise on the images grows fro
 standard deviation of the pixels, which needs a run of an image network.
 """
 
+import copy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -55,19 +56,13 @@ def policies(old: EENetPlus, today: ExitOutputs | None, window: ExitOutputs, see
     again = EENetPlus(seed=seed).fit(replace(window, labels=None))
     fits = [
         old,
-        copied(old).calibrate(today),
+        copy.deepcopy(old).calibrate(today),
         EENetPlus(seed=seed).fit(replace(today, labels=None)),
-        copied(again),
+        copy.deepcopy(again),
         again.calibrate(today),
         EENetPlus(seed=seed).fit(window).calibrate(today),
     ]
     yield from zip(WAYS, fits, strict=True)
-
-
-def copied(policy: EENetPlus) -> EENetPlus:
-    twin = EENetPlus(seed=policy.seed)
-    twin.load_state_dict(policy.state_dict())
-    return twin
 
 
 def follow(old: EENetPlus, stream: ExitOutputs, ends: list[float], seed: int):

@@ -1,14 +1,14 @@
 """Asking by quality: the least budget that stays so close to the full network."""
 
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
 
-from eenet.metrics.curve_maths import paired_difference
+from eenet.metrics.curve_maths import Difference, paired_difference
 from eenet.outputs import ExitOutputs
-from eenet.policies import LearnedPolicy, Policy, Rule, within_disagreement, within_loss
-from eenet.policies.base import reached_by
-from eenet.policies.guarantee import agreement
+from eenet.policies import LearnedPolicy, Policy, Rule
+from eenet.policies.guarantee import cheapest_kept, losses_of
 
 _RULES = 41
 """Budgets that are tried, of a policy that serves any."""
@@ -43,6 +43,59 @@ class Asked(NamedTuple):
         )
 
 
+class Losses:
+    """What a policy loses on some samples at each of its budgets, to answer any limit on it.
+
+    Args:
+        policy: Fitted.
+        outputs: Samples that it was not fitted on, labelled for a loss.
+        of: "loss" of quality against the last exit, or "disagreement" with its answers.
+
+    Raises:
+        ValueError: If the policy was not fitted.
+    """
+
+    def __init__(
+        self, policy: Policy, outputs: ExitOutputs, of: Literal["loss", "disagreement"] = "loss"
+    ) -> None:
+        if not policy.calibration_scores.numel():
+            raise ValueError(policy.how_to_fit)
+        if isinstance(policy, LearnedPolicy):
+            budgets = (policy.budgets / policy.costs[-1]).double().sort().values
+        else:
+            budgets = torch.linspace(policy.least_budget, 1, _RULES, dtype=torch.float64)
+        self.label, self.of, self.budgets = policy.label, of, budgets.tolist()
+        self.rules: list[Rule] = [policy.at_fraction(budget) for budget in self.budgets]
+        self.losses, self.bounds = losses_of(self.rules, outputs, of)
+
+    @cached_property
+    def estimate(self) -> Difference:
+        """Mean losses, and intervals simultaneous over the budgets, so that choosing is safe."""
+        return paired_difference(self.losses, torch.zeros_like(self.losses))
+
+    def at_most(self, limit: float, delta: float | None = None) -> Asked:
+        """The least budget that keeps a limit; arguments and errors as for `least_budget`."""
+        if not limit >= 0:
+            raise ValueError(
+                f"max_{self.of}={limit} must be 0 or more; 0.01 is one point of accuracy"
+            )
+        count = self.losses.shape[1]
+        if delta is not None:
+            kept = cheapest_kept(self.rules, self.losses, self.bounds, limit, delta)
+            found, lost = self.budgets[kept.position], limit - kept.margin
+            return Asked(found, limit, lost, None, delta, count, self.of)
+        small = (self.estimate.mean <= limit).nonzero()
+        if not len(small):
+            raise ValueError(
+                f"max_{self.of}={limit:g}: {self.label} has at least "
+                f"{float(self.estimate.mean.min()):.4f} at the budgets it was fitted for; fit "
+                "larger ones, or use eenet+, which serves any"
+            )
+        m = int(small[0])
+        mean, low, high = (float(field[m]) for field in self.estimate)
+        return Asked(self.budgets[m], limit, mean, (low, high), None, count, self.of)
+
+
 def least_budget(
     policy: Policy,
     outputs: ExitOutputs,
@@ -67,29 +120,4 @@ def least_budget(
         ValueError: If the loss is negative, no budget is known to keep it, or the policy was
             not fitted.
     """
-    if not max_loss >= 0:
-        raise ValueError(f"max_{of}={max_loss} must be 0 or more; 0.01 is one point of accuracy")
-    if not policy.calibration_scores.numel():
-        raise ValueError(policy.how_to_fit)
-    if isinstance(policy, LearnedPolicy):
-        budgets = (policy.budgets / policy.costs[-1]).double().sort().values.tolist()
-    else:
-        budgets = torch.linspace(policy.least_budget, 1, _RULES, dtype=torch.float64).tolist()
-    rules: list[Rule] = [policy.at_fraction(budget) for budget in budgets]
-    if delta is not None:
-        promise = within_loss if of == "loss" else within_disagreement
-        kept = promise(rules, outputs, max_loss, delta)
-        spent, lost = budgets[kept.position], max_loss - kept.margin
-        return Asked(spent, max_loss, lost, None, delta, outputs.num_samples, of)
-    quality = outputs.answer_quality() if of == "loss" else agreement(outputs)
-    reached = reached_by(rules, outputs, quality)
-    loss = paired_difference(quality[-1].expand_as(reached), reached)
-    small = (loss.mean <= max_loss).nonzero()
-    if not len(small):
-        raise ValueError(
-            f"max_{of}={max_loss:g}: {policy.label} has at least {float(loss.mean.min()):.4f} at "
-            "the budgets it was fitted for; fit larger ones, or use eenet+, which serves any"
-        )
-    m = int(small[0])
-    mean, low, high = (float(field[m]) for field in loss)
-    return Asked(budgets[m], max_loss, mean, (low, high), None, outputs.num_samples, of)
+    return Losses(policy, outputs, of).at_most(max_loss, delta)

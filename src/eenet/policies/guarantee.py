@@ -8,7 +8,7 @@ fit the policy or to set the rules' thresholds.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -123,10 +123,7 @@ def within_loss(
     Raises:
         ValueError: If not even the most expensive rule can be certified.
     """
-    quality = outputs.answer_quality().double()
-    low, high = _range(quality)
-    loss = quality[-1] - reached_by(rules, outputs, quality)
-    return cheapest_kept(rules, loss, (low - high, high - low), epsilon, delta)
+    return cheapest_kept(rules, *losses_of(rules, outputs, "loss"), epsilon, delta)
 
 
 def within_disagreement(
@@ -146,20 +143,33 @@ def within_disagreement(
     Raises:
         ValueError: If there are no logits, or not even the most expensive rule can be certified.
     """
-    differs = 1 - reached_by(rules, outputs, agreement(outputs))
-    return cheapest_kept(rules, differs, (0.0, 1.0), epsilon, delta)
+    return cheapest_kept(rules, *losses_of(rules, outputs, "disagreement"), epsilon, delta)
 
 
-def agreement(outputs: ExitOutputs) -> Tensor:
-    """`[E, N]` float64: 1 where an exit's answer is that of the last one, otherwise 0.
+def losses_of(
+    rules: Sequence[Rule], outputs: ExitOutputs, of: Literal["loss", "disagreement"]
+) -> tuple[Tensor, tuple[float, float]]:
+    """What M rules lose on N samples against the last exit.
+
+    Args:
+        rules: The rules.
+        outputs: Labelled for a "loss".
+        of: "loss" of quality, or "disagreement": 1 where the answer is another one, otherwise 0.
+
+    Returns:
+        `[M, N]` float64, and the least and largest value possible.
 
     Raises:
-        ValueError: If there are no logits.
+        ValueError: If there are no logits whose answers could differ, or no labels.
     """
+    if of == "loss":
+        quality = outputs.answer_quality().double()
+        low, high = _range(quality)
+        return quality[-1] - reached_by(rules, outputs, quality), (low - high, high - low)
     if outputs.logits is None:
         raise ValueError("logits: pooled pixels have no classes to compare; ask by loss instead")
     answers = outputs.map(lambda evidence: evidence.prediction)
-    return (answers == answers[-1]).double()
+    return reached_by(rules, outputs, (answers != answers[-1]).double()), (0.0, 1.0)
 
 
 def cheapest_kept(

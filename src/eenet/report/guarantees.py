@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from eenet.metrics import Asked, least_budget
+from eenet.metrics.asking import Asked, Losses
 from eenet.outputs import ExitOutputs
 from eenet.policies import BudgetControl, Policy, within_budget
 from eenet.policies.base import score_exits
@@ -65,13 +65,15 @@ def budgets_by_loss(
 
     A loss that no budget is known to keep is left out; None stands where nothing is guaranteed.
     """
+    tested = Losses(policy, test)
+    calibrated = None if cal is None else Losses(policy, cal)
     found = []
     for limit in _LOSSES:
         with suppress(ValueError):
-            estimate, kept = least_budget(policy, test, limit), None
-            if cal is not None:
+            estimate, kept = tested.at_most(limit), None
+            if calibrated is not None:
                 with suppress(ValueError):
-                    kept = least_budget(policy, cal, limit, DELTA)
+                    kept = calibrated.at_most(limit, DELTA)
             found.append((limit, estimate, kept))
     return found
 

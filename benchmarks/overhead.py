@@ -1,11 +1,13 @@
-"""The scheduler's share of the full network's time (b), and peak memory (e).
+"""The scheduler's share of the full network's time (b), the alarm's, and peak memory (e).
 
 (b) is what the runtime does at all exits besides running the network: evidence, score, comparison,
-for a batch that stays to the end. (e) is the peak of what the full network, the runtime and its
+for a batch that stays to the end. The alarm's share is that of a whole adaptive prediction with and
+without it, interleaved. (e) is the peak of what the full network, the runtime and its
 throughput mode allocate on the same four batches: on a GPU as torch counts it, on a CPU (glibc) as
 the growth of the peak of resident memory in a process of its own.
 """
 
+import copy
 import ctypes
 import subprocess
 import sys
@@ -23,6 +25,28 @@ def scheduler(predictor, logits):
     policy_state = predictor.single_sample() if len(logits[0]) == 1 else None
     for k in range(len(logits) - 1):
         policy_state, _ = predictor.decide(k, logits[k], policy_state)
+
+
+def watched(arguments, predictor, x, y):
+    """Rows of the milliseconds to answer 64 samples, or a batch, with and without the alarm."""
+    watching = copy.deepcopy(predictor)
+    watching.watch(0.01)
+    for size in arguments.batch_sizes:
+        several = max(1, 64 // size)  # the alarm does its work once in 64 samples
+
+        def answer(who, batches, several=several):
+            for _ in range(several):
+                who.predict(next(batches))
+
+        plain, alarmed = (cycle(cut(x, len(y), size)) for _ in range(2))
+        times = interleaved(
+            max(arguments.rounds, 30),
+            plain=lambda b=plain: answer(predictor, b),
+            alarm=lambda b=alarmed: answer(watching, b),
+        )
+        more = median(a / p - 1 for a, p in zip(times["alarm"], times["plain"], strict=True))
+        row = (1e3 * median(times[name]) for name in ("plain", "alarm"))
+        yield [size, *row, f"{100 * more:.2f} %"]
 
 
 def peak(arguments) -> float:
@@ -81,6 +105,8 @@ def main() -> None:
         full, spent = (1e3 * median(times[name]) for name in ("full", "scheduler"))
         rows.append([size, full, spent, f"{100 * spent / full:.2f} %"])
     table(["batch", "full network ms", "scheduler ms, all exits", "share"], rows)
+    print()
+    table(["batch", "64 samples ms", "with the alarm", "more"], watched(arguments, predictor, x, y))
     peaks = {}
     for name in MODES:
         command = [sys.executable, *sys.argv, "--peak", name]

@@ -1,6 +1,7 @@
 """Do the promises hold and does the alarm keep quiet? Resamplings and streams of real exit outputs.
 
-python experiments/promises_and_alarm.py runs/cifar10-resnet56/stage1/outputs/test.safetensors
+python experiments/promises_and_alarm.py runs/cifar10-resnet56/stage1/outputs/test.safetensors \
+    docs/images/promises.svg
 
 A random half of the outputs fits EENet+, the other half is the population: calibration samples and
 streams are drawn from it with replacement, so that its means are the truth.
@@ -9,13 +10,17 @@ streams are drawn from it with replacement, so that its means are the truth.
 import math
 import sys
 import time
+from contextlib import suppress
 
+import matplotlib
+import numpy as np
 import torch
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 
 from eenet.metrics import least_budget
 from eenet.outputs import ExitOutputs, load_outputs
-from eenet.policies import Alarm, EENetPlus
+from eenet.plotting import style
+from eenet.policies import Alarm, EENetPlus, MaxProbability
 from eenet.policies.base import decide_all
 from eenet.policies.guarantee import cheapest_kept, last_kept
 from eenet.policies.thresholds import at_exits
@@ -28,67 +33,141 @@ def hoeffding_bentkus(values, mean):
     count, average = values.shape[1], values.mean(1).clamp(max=mean)
     a = average.clamp(1e-12, 1 - 1e-12)
     divergence = a * (a / mean).log() + (1 - a) * ((1 - a) / (1 - mean)).log()
-    successes = (count * values.mean(1)).ceil()
-    bentkus = math.e * torch.as_tensor(binom.cdf(successes.numpy(), count, mean))
+    bentkus = math.e * torch.as_tensor(
+        binom.cdf((count * values.mean(1)).ceil().numpy(), count, mean)
+    )
     return torch.minimum((-count * divergence).exp(), bentkus)
 
 
-def promise_table(policy, population):
-    """Each promise over resamplings: how often broken, and at what cost."""
-    rules = [policy.at_point(u / (RULES - 1)) for u in range(RULES)]
-    exits, quality = decide_all(rules, population.evidence()), population.answer_quality().double()
-    costs, answers = population.relative_costs, population.logits.argmax(-1)
-    spent = at_exits(costs, exits).mean(1)
-    lost = quality[-1].mean() - at_exits(quality, exits).mean(1)
-    differs = at_exits((answers != answers[-1]).double(), exits)
+def learn_then_test(p_value):
+    """Position of the cheapest rule that p-values accept, from the most expensive down."""
 
-    def learn_then_test(test):
-        def chosen(drawn, most):
-            kept = test(differs[:, drawn].flip(0), most) <= DELTA
-            if not kept[0]:
-                raise ValueError("refused")
-            return RULES - int(kept.int().cumprod(0).sum())
+    def chosen(values, most):
+        kept = p_value(values.flip(0), most) <= DELTA
+        if not kept[0]:
+            raise ValueError("refused")
+        return len(values) - int(kept.int().cumprod(0).sum())
 
-        return chosen
+    return chosen
 
-    lossy = quality[-1] - at_exits(quality, exits)
-    tail = (at_exits(costs, exits) > float(costs[-2]) + 1e-9).double()
 
-    def by(choose, values, low, delta):
-        def chosen(drawn, most):
-            return choose(rules, values[:, drawn], (low, 1.0), "promise", most, delta).position
+def by(choose, low=0.0, delta=DELTA):
+    """Position of one of eenet's own choices, for values from `low` to 1; at None for 0 or 1."""
+    bounds = None if low is None else (low, 1.0)
 
-        return chosen
+    def chosen(values, most):
+        return choose([None] * len(values), values, bounds, "promise", most, delta).position
 
-    def frugal(rules, values, bounds, _, most, delta):
-        return cheapest_kept(rules, values, bounds, most, delta)
+    return chosen
 
-    kinds = {
-        "loss": (by(frugal, lossy, -1.0, DELTA), lost, (0.01, 0.02)),
-        "loss on average": (by(frugal, lossy, -1.0, None), lost, (0.01, 0.02)),
-        "disagreement": (by(frugal, differs, 0.0, DELTA), differs.mean(1), (0.01, 0.02)),
-        "disagreement, by CALM's p-value": (
-            learn_then_test(hoeffding_bentkus), differs.mean(1), (0.01, 0.02)
-        ),
-        "disagreement on average": (by(frugal, differs, 0.0, None), differs.mean(1), (0.01, 0.02)),
-        "costs more than exit 2": (by(last_kept, tail, 0.0, DELTA), tail.mean(1), (0.05, 0.2)),
-    }  # fmt: skip
-    print(f"\n| promise | at most | calibration samples | broken in {DRAWS} | refused | mean risk |"
-          " mean accuracy lost | mean cost |\n" + "|---" * 8 + "|")  # fmt: skip
-    for name, (choose, truth, promises) in kinds.items():
+
+def frugal(rules, values, bounds, _, most, delta):
+    return cheapest_kept(rules, values, bounds, most, delta)
+
+
+def plain_mean(values, most):
+    """RC-EENN's conformal risk control: the cheapest rule of all whose corrected mean is small."""
+    kept = ((values.sum(1) + 1) / (values.shape[1] + 1) <= most).nonzero()
+    if not len(kept):
+        raise ValueError("refused")
+    return int(kept[0])
+
+
+ALIKE = {
+    "binomial tail (eenet; RC-EENN's LTT)": by(frugal, None),
+    "betting (RC-EENN's UCB by WSR)": by(frugal),
+    "Hoeffding-Bentkus (CALM)": learn_then_test(hoeffding_bentkus),
+    "on average (eenet)": by(frugal, None, None),
+    "on average (RC-EENN's CRC)": plain_mean,
+}
+"""Ways to promise a disagreement."""
+
+
+class Population:
+    """What each of a policy's rules does to all samples: the truth of every promise."""
+
+    def __init__(self, policy, outputs):
+        rules = [policy.at_point(u / (RULES - 1)) for u in range(RULES)]
+        exits, quality = decide_all(rules, outputs.evidence()), outputs.answer_quality().double()
+        costs, answers = outputs.relative_costs, outputs.logits.argmax(-1)
+        self.spent = at_exits(costs, exits).mean(1)
+        self.lossy = quality[-1] - at_exits(quality, exits)
+        self.lost = self.lossy.mean(1)
+        self.differs = at_exits((answers != answers[-1]).double(), exits)
+        self.over = (at_exits(costs, exits) > float(costs[-2]) + 1e-9).double()
+
+    def draw(self, choose, values, most, count):
+        """Positions chosen from so many samples, in DRAWS draws, and how often none was."""
+        generator, chosen = torch.Generator().manual_seed(0), []
+        for _ in range(DRAWS):
+            drawn = torch.randint(values.shape[1], (count,), generator=generator)
+            with suppress(ValueError):
+                chosen.append(choose(values[:, drawn], most))
+        return chosen, DRAWS - len(chosen)
+
+
+def promise_table(name, population):
+    """Each promise over resamplings: how often broken, with its binomial error, at what cost."""
+    kinds = [
+        ("loss: betting (eenet)", by(frugal, -1.0), population.lossy, (0.01, 0.02)),
+        ("loss: clipped at 0, Hoeffding-Bentkus (RC-EENN's LTT)",
+         learn_then_test(lambda x, mean: hoeffding_bentkus(x.clamp_min(0), mean)),
+         population.lossy, (0.01, 0.02)),
+        ("loss: on average (eenet)", by(frugal, -1.0, None), population.lossy, (0.01, 0.02)),
+        *((f"disagreement: {way}", choose, population.differs, (0.01, 0.02))
+          for way, choose in ALIKE.items()),
+        ("costs more than exit 2", by(last_kept, None), population.over, (0.05, 0.2)),
+    ]  # fmt: skip
+    print(f"\n{name}\n\n| promise | at most | samples | broken, % of {DRAWS} | 95% | refused | "
+          "mean risk | mean accuracy lost | mean cost |\n" + "|---" * 9 + "|")  # fmt: skip
+    for name, choose, values, promises in kinds:
         for most in promises:
             for count in (1000, 4000):
-                generator, chosen, refused = torch.Generator().manual_seed(0), [], 0
-                for _ in range(DRAWS):
-                    drawn = torch.randint(len(quality[0]), (count,), generator=generator)
-                    try:
-                        chosen.append(choose(drawn, most))
-                    except ValueError:
-                        refused += 1
-                broken = int((truth[chosen] > most).sum())
-                means = [float(x[chosen].mean()) for x in (truth, lost, spent)]
-                print(f"| {name} | {most} | {count} | {broken} | {refused} | {means[0]:.4f} | "
+                chosen, refused = population.draw(choose, values, most, count)
+                truth = values.mean(1)[chosen]
+                broken = binomtest(int((truth > most).sum()), DRAWS)
+                low, high = broken.proportion_ci()
+                means = (
+                    truth.mean(),
+                    population.lost[chosen].mean(),
+                    population.spent[chosen].mean(),
+                )
+                print(f"| {name} | {most} | {count} | {100 * broken.statistic:.1f} | "
+                      f"{100 * low:.1f} to {100 * high:.1f} | {refused} | {means[0]:.4f} | "
                       f"{means[1]:.4f} | {means[2]:.3f} |", flush=True)  # fmt: skip
+
+
+@matplotlib.rc_context(style.STYLE | {"svg.hashsalt": "eenet", "font.family": "sans-serif"})
+def tightness(population, path):
+    """Draws what ways to promise a disagreement cost beyond the rule that truly keeps it."""
+    limits, counts = torch.linspace(0.004, 0.05, 24).tolist(), (1000, 4000)
+    titles = [f"{count:,} calibration samples" for count in counts]
+    figure, panels = style.panels_of(titles, 2, 3.4, sharey=True)
+    true = population.differs.mean(1)
+    least = np.interp(limits, true.flip(0).numpy(), population.spent.flip(0).numpy())
+    for axes, count in zip(panels, counts, strict=True):
+        for k, (way, choose) in enumerate(list(ALIKE.items())[:-1]):
+            extra = []
+            for limit, known in zip(limits, least, strict=True):
+                chosen, refused = population.draw(choose, population.differs, limit, count)
+                cost = math.nan if refused else float(population.spent[chosen].mean())
+                extra.append(100 * (cost - float(known)))
+            places = [100 * limit for limit in limits]
+            axes.plot(
+                places,
+                extra,
+                linewidth=1.5,
+                color=style.COLORS[k],
+                linestyle=style.DASHES[k],
+                label=way,
+            )
+        axes.set_xlim(0, 5)
+        axes.set_ylim(-0.5, 6)
+        axes.set_xlabel("promised disagreement, %")
+    panels[0].set_ylabel("extra cost, % of the full network")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    figure.savefig(path, facecolor="white", metadata={"Date": None, "Creator": None})
 
 
 def coverage(policy, population):
@@ -175,9 +254,15 @@ def main(path: str) -> None:
     outputs = load_outputs(path)
     order = torch.randperm(outputs.num_samples, generator=torch.Generator().manual_seed(0))
     fit, population = (outputs.select(part) for part in order.tensor_split(2))
-    policy = EENetPlus().fit(fit)
-    print(f"{path}: EENet+ fitted on {fit.num_samples} samples, {RULES} working points")
-    promise_table(policy, population)
+    policy, rival = EENetPlus().fit(fit), MaxProbability(common=True).fit(fit)
+    print(f"{path}: policies fitted on {fit.num_samples} samples, {RULES} working points")
+    populations = {
+        "EENet+": Population(policy, population),
+        "Max probability, one threshold": Population(rival, population),
+    }
+    for name, each in populations.items():
+        promise_table(name, each)
+    tightness(populations["EENet+"], sys.argv[2])
     coverage(policy, population)
     alarm_tables(outputs)
 

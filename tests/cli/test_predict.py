@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import shutil
 from pathlib import Path
@@ -293,6 +294,14 @@ def test_asked_by_accuracy_and_watched(run_dir, images, tmp_path, capsys):
     assert "promised with probability 0.8" in capsys.readouterr().out
     main(["predict", *base[:-2], "--max_disagreement", "0.2"])
     assert "for a disagreement of at most 0.2: promised" in capsys.readouterr().out
+    assert "holds no latencies" in refused(capsys, *base[:-2], "--max_ms", "3")
+    costs = {"device": "cpu", "ms_p99": [1.0, 2.0, 4.0]}
+    (run / "stage1" / "costs.json").write_text(json.dumps(costs))
+    main(["predict", *base[:-2], "--max_ms", "3", "--tail", "0.2"])
+    assert "for a share above 3 ms of at most 0.2: promised" in capsys.readouterr().out
+    assert "max_ms=0.9: exit 1 alone takes 1 ms" in refused(capsys, *base[:-2], "--max_ms", "0.9")
+    (run / "stage1" / "costs.json").write_text(json.dumps(costs | {"device": "TPU"}))
+    assert "not of 'cpu'" in refused(capsys, *base[:-2], "--max_ms", "9")
     assert "give one of them" in refused(capsys, *base, "--max_disagreement", "0.2")
     assert "give one of them" in refused(capsys, *base, "--budget", "0.5")
     assert "give one of them" in refused(capsys, *base, "--control", "0.01")

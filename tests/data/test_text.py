@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from eenet import data
 from eenet.callbacks.collect import CollectOutputs
 from eenet.callbacks.reproducibility import SeedEpochs
 from eenet.data import TextClassification
@@ -105,6 +106,11 @@ def test_training_batches_hold_similar_lengths_and_differ_by_epoch(
     assert [len(x[0]) for x in first] != [len(x[0]) for x in epoch(1)]
     padded = torch.cat([(x == 0).flatten() for x in first]).float().mean()
     assert padded < 0.05
+
+
+@pytest.mark.parametrize("name", [name for name in dir(data) if name.endswith("Source")])
+def test_sources_prepare_batches_without_lightning(name: str) -> None:
+    assert callable(getattr(getattr(data, name), "on_after_batch_transfer", None))
 
 
 def test_batches_are_padded_and_cut(tokenizer: str, folder: str) -> None:

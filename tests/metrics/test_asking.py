@@ -6,9 +6,9 @@ import pytest
 import torch
 from tests.conftest import make_outputs
 
-from eenet.metrics import least_budget
+from eenet.metrics import budget_within_ms, least_budget
 from eenet.modules import fit_policies
-from eenet.policies import EENet, MaxProbability, within_disagreement, within_loss
+from eenet.policies import EENet, MaxProbability, within_disagreement, within_loss, within_tail
 from eenet.policies.thresholds import at_exits
 
 
@@ -66,6 +66,28 @@ def test_disagreement_is_asked_for_without_labels(policy):
     kept = within_disagreement(rules, traffic, 0.1, 0.1)
     promised = least_budget(policy, traffic, 0.1, 0.1, "disagreement")
     assert promised.budget == budgets[kept.position] >= asked.budget
+
+
+def test_a_latency_for_most_samples_is_the_largest_budget_that_keeps_it(policy):
+    test, ms = make_outputs(4, 2000, seed=1), torch.tensor([1.0, 2.0, 3.0, 5.0]).double()
+    budgets = torch.linspace(policy.least_budget, 1, 41, dtype=torch.float64).tolist()
+    rules = [policy.at_fraction(b) for b in budgets]
+    late = [float((ms[rule.decide(test.evidence())] > 3).double().mean()) for rule in rules]
+    asked = budget_within_ms(policy, test, ms, 3, tail=0.11)
+    best = max(b for b, share in zip(budgets, late, strict=True) if share <= 0.1)
+    assert asked.budget == best
+    # One percent of the samples at the other exits may be late as well.
+    assert asked.loss == pytest.approx(late[budgets.index(best)] + 0.01)
+    assert asked.interval[0] < asked.loss < asked.interval[1]
+    assert "for a share above 3 ms of at most 0.11: an estimate" in str(asked)
+    promised = budget_within_ms(policy, test, ms, 3, 0.11, delta=0.1)
+    kept = within_tail(rules, replace(test, costs=ms), 3, 0.1, 0.1)
+    assert promised.budget == budgets[kept.position] <= best
+    assert budget_within_ms(policy, test, ms, 5).budget == 1
+    with pytest.raises(ValueError, match=r"max_ms=0\.5: exit 1 alone takes 1 ms"):
+        budget_within_ms(policy, test, ms, 0.5)
+    with pytest.raises(ValueError, match=r"tail=0\.01 must be above"):
+        budget_within_ms(policy, test, ms, 3, tail=0.01)
 
 
 def test_what_cannot_be_served_is_refused(policy):

@@ -2,12 +2,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
 from tests.conftest import make_outputs
 
 from eenet.outputs import ExitOutputs
 from eenet.policies import MaxProbability, Rule
 from eenet.policies.guarantee import (
     betting_p_value,
+    binomial_p_value,
     within_budget,
     within_disagreement,
     within_loss,
@@ -36,6 +40,29 @@ def test_p_value_against_a_loop():
         variance = squares / (i + 1)
     found = betting_p_value(torch.tensor([values]).double(), mean, delta)
     assert float(found) == pytest.approx(1 / best)
+
+
+@given(st.integers(1, 3000), st.floats(0, 1), st.floats(0, 1))
+@settings(max_examples=50, deadline=None)
+def test_binomial_p_value_against_scipy(count, share, mean):
+    ones = int(share * count)
+    values = (torch.arange(count) < ones).double()[None]
+    expected = binom.cdf(ones, count, mean)
+    assert float(binomial_p_value(values, mean)) == pytest.approx(expected, rel=1e-8, abs=1e-12)
+
+
+def test_a_promised_disagreement_holds_over_resamplings(setting):
+    rules, population = setting
+    generator = torch.Generator().manual_seed(0)
+    answers = population.evidence().prediction
+    exits = torch.stack([rule.decide(population.evidence()) for rule in rules])
+    truth = at_exits((answers != answers[-1]).double(), exits).mean(1)
+    broken = 0
+    for _ in range(200):
+        drawn = population.select(torch.randint(20000, (500,), generator=generator))
+        kept = within_disagreement(rules, drawn, 0.1, 0.1)
+        broken += bool(truth[kept.position] > 0.1)
+    assert broken <= 20
 
 
 @pytest.fixture(scope="module")

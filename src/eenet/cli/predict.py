@@ -27,6 +27,8 @@ def predict_files(
     budget: float | None = None,
     max_loss: float | None = None,
     max_disagreement: float | None = None,
+    max_ms: float | None = None,
+    tail: float = 0.05,
     delta: float = 0.1,
     policy: str | None = None,
     batch_size: PositiveInt = 64,
@@ -55,6 +57,9 @@ def predict_files(
             one point of accuracy. A promise if the run has a calibration split, or an estimate.
         max_disagreement: Largest share of answers that are not the full network's, in place of a
             budget. A promise or an estimate, too; it needs no labels.
+        max_ms: Latency in milliseconds that all but a share `tail` of the samples keep when they
+            are answered one by one, in place of a budget; by the times in the run's costs.json.
+        tail: Largest share of the samples that may take longer.
         delta: Probability of breaking that promise.
         policy: Label of one of the run's policies; by default the first that serves the budget.
         batch_size: Samples per batch.
@@ -88,41 +93,29 @@ def predict_files(
         stage2=stage2,
         max_loss=max_loss,
         max_disagreement=max_disagreement,
+        max_ms=max_ms,
+        tail=tail,
         delta=delta,
         alarm=alarm,
         control=control,
         device=device,
     )
-    budget = predictor.budget
     data = run.data()
     pairs = _inputs(input, data, text_column)
     names = _class_names(run, data)
     files = [run.stage1.best, run.stage2.best, run.stage2.config_file]
     state = [[str(path), path.stat().st_mtime] for path in files if path.is_file()]
     digest = hashlib.sha256(json.dumps([pairs, state]).encode()).hexdigest()
-    label = predictor.policy.label
-    settings = {"inputs": digest, "policy": label, "budget": budget, "control": control}
+    asked = {"policy": predictor.policy.label, "budget": predictor.budget, "control": control}
     begun = time.perf_counter()
-    with AnswerFile(output, settings) as answers:
+    with AnswerFile(output, {"inputs": digest, **asked}) as answers:
         if answers.position:
             print(f"{answers.part}: resumes after {answers.position} of {len(pairs)} inputs")
         _answer(predictor, data, pairs, answers, batch_size, names)
         columns = ["input", *(["class"] if names else []), "prediction", "confidence"]
         spent = [(row["exit"], row["cost"]) for row in answers.rows() if "reason" not in row]
         unanswered = answers.finish([*columns, "exit", "cost"])
-    exits, costs = zip(*spent, strict=True) if spent else ((), ())
-    counts = [exits.count(k + 1) for k in range(predictor.net.num_exits)]
-    shares = " / ".join(f"{100 * count / max(len(spent), 1):.1f}" for count in counts)
-    mean = sum(costs) / max(len(spent), 1)
-    print(
-        f"{output}: {len(spent)} answers in {time.perf_counter() - begun:.1f} s, reading included; "
-        f"policy {label}; mean cost {mean:.4g} at a budget of {budget:g}; exits taken {shares} %"
-    )
-    report = predictor.report()
-    if predictor.asked is not None:
-        print(f"{output}: {predictor.asked}")
-    if report.drift is not None:
-        print(f"{output}: " + (report.alarm or f"the alarm is silent (p = {report.drift:.2g})"))
+    _print_summary(output, predictor, spent, time.perf_counter() - begun)
     if unanswered:
         print(
             f"eenet: {len(unanswered)} of {len(pairs)} inputs could not be answered, see "
@@ -131,6 +124,26 @@ def predict_files(
             file=sys.stderr,
         )
     return 0 if skip_unreadable else len(unanswered)
+
+
+def _print_summary(
+    output: str, predictor: Any, spent: list[tuple[int, float]], seconds: float
+) -> None:
+    """What was spent, exits and costs of all answers, and what else the predictor has to say."""
+    exits, costs = zip(*spent, strict=True) if spent else ((), ())
+    counts = [exits.count(k + 1) for k in range(predictor.net.num_exits)]
+    shares = " / ".join(f"{100 * count / max(len(spent), 1):.1f}" for count in counts)
+    mean = sum(costs) / max(len(spent), 1)
+    print(
+        f"{output}: {len(spent)} answers in {seconds:.1f} s, reading included; policy "
+        f"{predictor.policy.label}; mean cost {mean:.4g} at a budget of {predictor.budget:g}; "
+        f"exits taken {shares} %"
+    )
+    if predictor.asked is not None:
+        print(f"{output}: {predictor.asked}")
+    report = predictor.report()
+    if report.drift is not None:
+        print(f"{output}: " + (report.alarm or f"the alarm is silent (p = {report.drift:.2g})"))
 
 
 def predict_command(args: Sequence[str]) -> None:

@@ -76,6 +76,10 @@ class DataSource(ABC):
     def encode(self, raw: Sequence[Any]) -> Any:
         """The network's input for raw samples (PIL images or texts), as in evaluation."""
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """What is left to do to a batch on its device: nothing, unless a subclass says so."""
+        return batch
+
     def setup(self, stage: str | None = None) -> None:
         """Reads the data once.
 

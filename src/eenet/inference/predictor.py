@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from eenet.inference.asked import choose
+from eenet.inference.asked import check_device, choose
 from eenet.inference.runtime import Answers, Departure, Report, Runtime, Step, inputs_of
 from eenet.inference.stream import stream
 from eenet.metrics import Asked
@@ -86,6 +86,8 @@ class AdaptivePredictor(Runtime):
         delta: float = 0.1,
         alarm: float | None = None,
         max_disagreement: float | None = None,
+        max_ms: float | None = None,
+        tail: float = 0.05,
         **settings: Any,
     ) -> Self:
         """Loads what `eenet pipeline` left in a run folder, with batch norms folded away.
@@ -100,24 +102,29 @@ class AdaptivePredictor(Runtime):
             delta: Probability of breaking that promise.
             max_disagreement: Largest share of answers that are not the full network's, in place of
                 a budget; the calibration split needs no labels for it.
+            max_ms: Latency in milliseconds that all but a share `tail` of the samples keep, in
+                place of a budget, answered one by one where the run's `costs.json` was measured.
+            tail: Largest share of the samples that may take longer.
             alarm: `watch` against the test samples, with this rate of false alarms.
             **settings: Those of the constructor.
 
         Raises:
             FileNotFoundError: If the folder is not that of a finished run.
             ValueError: If it holds no such policy, none serves the budget, a checkpoint does not
-                fit its config, or a loss is asked for with a budget or with control.
+                fit its config, or several limits are given, or one with control.
         """
-        limits = {"max_loss": max_loss, "max_disagreement": max_disagreement}
+        limits = {"max_loss": max_loss, "max_disagreement": max_disagreement, "max_ms": max_ms}
         if settings.get("control") is not None and any(x is not None for x in limits.values()):
             raise ValueError(
                 f"control moves the rule that {' or '.join(limits)} asks for; give one of them"
             )
         run = RunFolder(folder, stage2)
-        fitted, budget, asked = choose(run, policy, budget, **limits, delta=delta)
+        fitted, budget, asked = choose(run, policy, budget, **limits, tail=tail, delta=delta)
         settings = {"budget_unit": run.budget_unit, **settings}
         predictor = cls(fold(run.network()), fitted, budget, **settings)
         predictor.asked, predictor.source = asked, run
+        if max_ms is not None:
+            check_device(run, predictor.device)
         if alarm is not None:
             predictor.watch(alarm, run.outputs("test"))
         return predictor

@@ -1,6 +1,7 @@
 from .accumulators import BudgetCurve as BudgetCurve
 from .accumulators import MeanIoU as MeanIoU
 from .asking import Asked as Asked
+from .asking import budget_within_ms as budget_within_ms
 from .asking import least_budget as least_budget
 from .bounds import mixture_curve as mixture_curve
 from .bounds import oracle_curve as oracle_curve

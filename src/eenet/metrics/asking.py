@@ -1,28 +1,34 @@
-"""Asking by quality: the least budget that stays so close to the full network."""
+"""Asking by quality or latency: the budget that keeps a limit on either."""
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from eenet.metrics.curve_maths import Difference, paired_difference
 from eenet.outputs import ExitOutputs
-from eenet.policies import LearnedPolicy, Policy, Rule
+from eenet.policies import LearnedPolicy, Policy, Rule, within_tail
+from eenet.policies.base import reached_by
 from eenet.policies.guarantee import cheapest_kept, losses_of
 
 _RULES = 41
 """Budgets that are tried, of a policy that serves any."""
+_UNKNOWN = 0.01
+"""Share of an exit's latencies beyond the quantile that is measured."""
 
 
 class Asked(NamedTuple):
-    """The least budget for a loss of quality, or a disagreement, against the full network."""
+    """The budget for a limit on the lost quality, on other answers or on late ones."""
 
     budget: float
     """Fraction of the full network's cost; `policy.at_fraction(budget)` is the rule."""
     max_loss: float
-    """The loss that was asked for, in the unit of the quality; or the share of other answers."""
+    """The loss that was asked for, in the unit of the quality; or the share of other answers, or of
+    late ones."""
     loss: float
-    """Mean loss on the samples."""
+    """Mean loss on the samples, or that share."""
     interval: tuple[float, float] | None
     """95% interval of the true loss, at whichever budget is chosen; None where it is promised."""
     delta: float | None
@@ -30,7 +36,7 @@ class Asked(NamedTuple):
     samples: int
     """Number of samples."""
     of: str = "loss"
-    """ "loss" or "disagreement"."""
+    """ "loss", "disagreement" or "share above ... ms"."""
 
     def __str__(self) -> str:
         loss = f"budget {self.budget:.3g} for a {self.of} of at most {self.max_loss:g}"
@@ -58,14 +64,8 @@ class Losses:
     def __init__(
         self, policy: Policy, outputs: ExitOutputs, of: Literal["loss", "disagreement"] = "loss"
     ) -> None:
-        if not policy.calibration_scores.numel():
-            raise ValueError(policy.how_to_fit)
-        if isinstance(policy, LearnedPolicy):
-            budgets = (policy.budgets / policy.costs[-1]).double().sort().values
-        else:
-            budgets = torch.linspace(policy.least_budget, 1, _RULES, dtype=torch.float64)
-        self.label, self.of, self.budgets = policy.label, of, budgets.tolist()
-        self.rules: list[Rule] = [policy.at_fraction(budget) for budget in self.budgets]
+        self.label, self.of = policy.label, of
+        self.budgets, self.rules = _rules_of(policy)
         self.losses, self.bounds = losses_of(self.rules, outputs, of)
 
     @cached_property
@@ -121,3 +121,68 @@ def least_budget(
             not fitted.
     """
     return Losses(policy, outputs, of).at_most(max_loss, delta)
+
+
+def budget_within_ms(
+    policy: Policy,
+    outputs: ExitOutputs,
+    ms: Tensor,
+    max_ms: float,
+    tail: float = 0.05,
+    delta: float | None = None,
+) -> Asked:
+    """The largest budget at which all but a share `tail` of the samples take at most `max_ms`.
+
+    A sample counts as late where the 99% quantile of its exit's latency lies above the limit. One
+    percent of the others may be late too, so the share of late exits is kept below `tail - 0.01`.
+
+    Args:
+        policy: Fitted.
+        outputs: As for `least_budget`; no labels are needed.
+        ms: `[E]`, 99% quantile of the milliseconds to each exit.
+        max_ms: Latency not to exceed.
+        tail: Largest share of the samples that may exceed it, above 0.01.
+        delta: Probability of breaking the promise (`within_tail`); None estimates, as there.
+
+    Returns:
+        The budget; the loss and its interval are those of the late share, the one percent included.
+
+    Raises:
+        ValueError: If the tail is too small, an exit 1 that is late, no budget is known to keep the
+            limit, or the policy was not fitted.
+    """
+    if not _UNKNOWN < tail < 1:
+        raise ValueError(
+            f"tail={tail} must be above {_UNKNOWN}, for latencies are known to their 99% quantile, "
+            "and below 1"
+        )
+    if not ms[0] <= max_ms:
+        raise ValueError(f"max_ms={max_ms:g}: exit 1 alone takes {float(ms[0]):.3g} ms")
+    budgets, rules = _rules_of(policy)
+    of, share = f"share above {max_ms:g} ms", tail - _UNKNOWN
+    timed = replace(outputs, costs=ms)
+    if delta is not None:
+        kept = within_tail(rules, timed, max_ms, share, delta)
+        late, count = tail - kept.margin, outputs.num_samples
+        return Asked(budgets[kept.position], tail, late, None, delta, count, of)
+    late_exits = reached_by(rules, timed, (ms > max_ms).double())
+    estimate = paired_difference(late_exits, torch.zeros_like(late_exits))
+    m = int((estimate.mean <= share).int().cumprod(0).sum()) - 1
+    if m < 0:
+        raise ValueError(
+            f"max_ms={max_ms:g}: at {policy.label}'s least budget a share of "
+            f"{float(estimate.mean[0]) + _UNKNOWN:.3f} is late, more than tail={tail:g}"
+        )
+    mean, low, high = (float(field[m]) + _UNKNOWN for field in estimate)
+    return Asked(budgets[m], tail, mean, (low, high), None, outputs.num_samples, of)
+
+
+def _rules_of(policy: Policy) -> tuple[list[float], list[Rule]]:
+    """The budgets to try, as fractions in increasing order, and their rules."""
+    if not policy.calibration_scores.numel():
+        raise ValueError(policy.how_to_fit)
+    if isinstance(policy, LearnedPolicy):
+        budgets = (policy.budgets / policy.costs[-1]).double().sort().values.tolist()
+    else:
+        budgets = torch.linspace(policy.least_budget, 1, _RULES, dtype=torch.float64).tolist()
+    return budgets, [policy.at_fraction(budget) for budget in budgets]

@@ -56,9 +56,14 @@ def measure_costs(net: MultiExitNetwork, x: Any, warmup: int = 3, repeats: int =
         ms_p95=ms[1].tolist(),
         ms_p99=ms[2].tolist(),
         batch_size=batch_size(x),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        device=device_name(device),
         threads=torch.get_num_threads(),
     )
+
+
+def device_name(device: torch.device) -> str:
+    """What a device is called in `ExitCosts`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def count_macs(net: MultiExitNetwork, x: Any) -> list[float]:

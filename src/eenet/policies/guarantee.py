@@ -1,9 +1,9 @@
 """Working points with finite-sample guarantees on cost, lost quality and disagreement.
 
 Learn then Test (Angelopoulos et al. 2021) in an order of the rules fixed in advance, with the
-betting p-values of Waudby-Smith and Ramdas (2020; Bates et al. 2021, proposition 5): see
-docs/method.md. The samples must be exchangeable with those to come and must not have been used to
-fit the policy or to set the rules' thresholds.
+betting p-values of Waudby-Smith and Ramdas (2020; Bates et al. 2021, proposition 5), or those of
+the binomial distribution for losses of 0 and 1: see docs/method.md. The samples must be drawn like
+those to come and must not have been used to fit the policy or to set the rules' thresholds.
 """
 
 import math
@@ -16,6 +16,9 @@ from torch import Tensor
 from eenet.outputs.exit_outputs import ExitOutputs
 from eenet.policies.base import Rule, reached_by
 from eenet.policies.thresholds import ROUNDING
+
+Bounds = tuple[float, float] | None
+"""Least and largest value possible; None for values that are 0 or 1."""
 
 
 class Guaranteed(NamedTuple):
@@ -44,8 +47,7 @@ def betting_p_value(values: Tensor, mean: float, delta: float) -> Tensor:
     Returns:
         `[M]` float64.
     """
-    if not 0 < delta < 1:
-        raise ValueError(f"delta={delta} must lie between 0 and 1")
+    _check_delta(delta)
     values = values.double()
     if values.numel() and not (values.min() >= -1e-9 and values.max() <= 1 + 1e-9):
         raise ValueError("values must lie in [0, 1]: the range of the costs does not hold them all")
@@ -56,6 +58,23 @@ def betting_p_value(values: Tensor, mean: float, delta: float) -> Tensor:
     stakes = (-2 * math.log(delta) / (values.shape[1] * before)).sqrt().clamp(max=1.0)
     capital = torch.log1p((-stakes * (values - mean)).clamp_min(-1 + 1e-12)).cumsum(1)
     return (-capital.amax(1)).exp().clamp(max=1.0)
+
+
+def binomial_p_value(values: Tensor, mean: float) -> Tensor:
+    """P-values of the hypotheses that true means are `mean` or more; exact for values of 0 and 1.
+
+    Args:
+        values: `[M, N]`, 0 or 1, N independent observations for each of M hypotheses.
+        mean: In [0, 1].
+
+    Returns:
+        `[M]` float64, the chance of as few ones.
+    """
+    count = values.shape[1]
+    law = torch.distributions.Binomial(count, torch.tensor(mean, dtype=torch.float64))
+    ones = torch.arange(count + 1, dtype=torch.float64)
+    chance: Tensor = law.log_prob(ones).exp()  # type: ignore[no-untyped-call]
+    return chance.cumsum(0)[values.sum(1).long()].clamp(max=1.0)
 
 
 def within_budget(
@@ -103,7 +122,7 @@ def within_tail(
         ValueError: If not even the first rule can be certified.
     """
     over = (reached_by(rules, outputs, outputs.costs.double()) > limit * (1 + ROUNDING)).double()
-    return last_kept(rules, over, (0.0, 1.0), "alpha", alpha, delta)
+    return last_kept(rules, over, None, "alpha", alpha, delta)
 
 
 def within_loss(
@@ -148,7 +167,7 @@ def within_disagreement(
 
 def losses_of(
     rules: Sequence[Rule], outputs: ExitOutputs, of: Literal["loss", "disagreement"]
-) -> tuple[Tensor, tuple[float, float]]:
+) -> tuple[Tensor, Bounds]:
     """What M rules lose on N samples against the last exit.
 
     Args:
@@ -157,7 +176,7 @@ def losses_of(
         of: "loss" of quality, or "disagreement": 1 where the answer is another one, otherwise 0.
 
     Returns:
-        `[M, N]` float64, and the least and largest value possible.
+        `[M, N]` float64, and the least and largest value possible, None where it is 0 or 1.
 
     Raises:
         ValueError: If there are no logits whose answers could differ, or no labels.
@@ -169,13 +188,13 @@ def losses_of(
     if outputs.logits is None:
         raise ValueError("logits: pooled pixels have no classes to compare; ask by loss instead")
     answers = outputs.map(lambda evidence: evidence.prediction)
-    return reached_by(rules, outputs, (answers != answers[-1]).double()), (0.0, 1.0)
+    return reached_by(rules, outputs, (answers != answers[-1]).double()), None
 
 
 def cheapest_kept(
     rules: Sequence[Rule],
     losses: Tensor,
-    bounds: tuple[float, float],
+    bounds: Bounds,
     epsilon: float,
     delta: float | None,
 ) -> Guaranteed:
@@ -190,7 +209,7 @@ def cheapest_kept(
 def last_kept(
     rules: Sequence[Rule],
     values: Tensor,
-    bounds: tuple[float, float],
+    bounds: Bounds,
     name: str,
     most: float,
     delta: float | None,
@@ -200,7 +219,8 @@ def last_kept(
     Args:
         rules: M of them.
         values: `[M, N]`; at `delta=None` no sample's value may fall from one rule to the next.
-        bounds: Least and largest value possible.
+        bounds: Least and largest value possible; None if each is 0 or 1, which the exact test of
+            the binomial distribution takes.
         name: What `most` is called.
         most: The promise.
         delta: Probability of breaking it; None for the mean.
@@ -208,9 +228,12 @@ def last_kept(
     Raises:
         ValueError: If it is the first.
     """
-    (low, high), samples = bounds, values.shape[1]
+    (low, high), samples = bounds or (0.0, 1.0), values.shape[1]
     if delta is None:
         kept = (values.sum(1) + high) / (samples + 1) <= most
+    elif bounds is None:
+        _check_delta(delta)
+        kept = binomial_p_value(values, most) <= delta
     else:
         scaled = (values - low) / (high - low)
         kept = betting_p_value(scaled, (most - low) / (high - low), delta) <= delta
@@ -222,6 +245,11 @@ def last_kept(
         )
     index = int(kept.int().cumprod(0).sum()) - 1
     return Guaranteed(rules[index], index, most - float(values[index].mean()))
+
+
+def _check_delta(delta: float) -> None:
+    if not 0 < delta < 1:
+        raise ValueError(f"delta={delta} must lie between 0 and 1")
 
 
 def _range(values: Tensor) -> tuple[float, float]:

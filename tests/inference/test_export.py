@@ -8,12 +8,34 @@ from torch import nn
 
 from eenet.inference import AdaptivePredictor
 from eenet.inference.export import OnnxPredictor, export
-from eenet.models import CifarResNet, MultiExitNetwork
+from eenet.models import CifarResNet, MultiExitNetwork, narrow
 from eenet.outputs import ExitOutputs
 from eenet.policies import EENetPlus, MaxProbability, Random
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
+
+
+def check_single(predictor, x, folder):
+    """One graph for one sample: the answers of the runtime, and no stage behind the exit taken."""
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(folder / "single.onnx")
+    assert [node.name for node in session.get_outputs()] == ["logits", "exit"]
+    expected = predictor.predict(x)
+    for n in range(len(expected.exits)):
+        own = narrow(x, torch.tensor([n]))
+        own = own if isinstance(own, dict) else {"x": own}
+        logits, exit_ = session.run(None, {name: t.numpy() for name, t in own.items()})
+        assert exit_.tolist() == [int(expected.exits[n])]
+        probabilities = torch.from_numpy(logits).softmax(1)
+        torch.testing.assert_close(
+            probabilities, expected.probabilities[n : n + 1], atol=1e-5, rtol=1e-4
+        )
+    nodes = onnx.load(folder / "single.onnx").graph.node
+    assert [node.op_type for node in nodes].count("If") == 1
+    convolutions = [node.op_type for node in nodes].count("Conv")
+    everywhere = onnx.load(folder / "stage_1.onnx").graph.node
+    assert convolutions == [node.op_type for node in everywhere].count("Conv")
 
 
 @pytest.mark.slow
@@ -36,6 +58,7 @@ def test_onnxruntime_answers_as_the_runtime_does(make, tmp_path):
         probabilities = torch.from_numpy(answers).softmax(1)
         torch.testing.assert_close(probabilities, expected.probabilities, atol=1e-5, rtol=1e-4)
     assert len(predictor.predict(x).exits.unique()) == 2
+    check_single(predictor, x, tmp_path)
     stage = torch.export.load(tmp_path / "stage_1.pt2").module()
     torch.testing.assert_close(stage(x)[0], logits[0], atol=1e-5, rtol=1e-4)
 
@@ -78,6 +101,7 @@ def test_what_begin_does_is_exported_too(tmp_path):
         assert len(json.loads(text)["thresholds"]) == 1
         _, exits = OnnxPredictor(tmp_path).predict({name: t.numpy() for name, t in x.items()})
         assert set(exits.tolist()) == {leaves_at}
+        check_single(predictor, x, tmp_path)
 
 
 def test_what_cannot_be_exported_is_refused_and_nothing_is_left(tmp_path):

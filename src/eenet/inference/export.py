@@ -16,9 +16,9 @@ from torch.utils import _pytree as pytree
 
 from eenet.extras import require
 from eenet.files import write_text
-from eenet.inference.decision import decisions
+from eenet.inference.decision import Decision, decisions
 from eenet.inference.predictor import AdaptivePredictor
-from eenet.models import MultiExitNetwork
+from eenet.models import MultiExitNetwork, narrow
 from eenet.models.base import batch_size
 
 _Arrays = list[NDArray[Any]]
@@ -49,6 +49,10 @@ def export(
     thresholds of the predictor's budget, infinite ones as the largest float32. The batch size is
     free. `OnnxPredictor` is the loop around them.
 
+    `single.pt2` and `single.onnx` are the whole in one graph for one sample, decisions at this
+    budget inside: the tensors of the input to "logits" `[1, C, ...]` and "exit" `[1]`, from 0.
+    Stages behind the exit taken do not run.
+
     Args:
         predictor: What to export, at its present budget.
         x: Example input of two samples or more, as the network takes it.
@@ -65,9 +69,11 @@ def export(
         raise ValueError(f"x: give two samples or more to export by, not {batch_size(state)}")
     net, rule, memory = predictor.net, predictor.rule, list[Any]()
     inputs = list(state) if isinstance(state, dict) else []
+    chain, finite = decisions(rule.scorer, net.num_exits), rule.thresholds.float().nan_to_num()[:-1]
+    one = narrow(state, torch.zeros(1, dtype=torch.long, device=predictor.device))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        for k, decide in enumerate([*decisions(rule.scorer, net.num_exits), None]):
+        for k, decide in enumerate([*chain, None]):
             step = partial(net.step, k) if k else partial(_first_step, net)
             _write(_Flat(net, step, (state,)), Path(temporary, f"stage_{k + 1}"), dynamic)
             logits, state = step(state)
@@ -77,8 +83,11 @@ def export(
                 _write(flat, Path(temporary, f"exit_{k + 1}"), (0,))
                 _, after = decide(*arguments)
                 memory = [] if after is None else [after]
-        finite = rule.thresholds.float().nan_to_num()[:-1].tolist()  # JSON knows no infinity
-        about = {"inputs": inputs, "thresholds": finite, "costs": predictor.costs.tolist()}
+        step = partial(_answer_one, net, chain, finite)
+        whole = _Flat(nn.ModuleList([net, *chain]), step, (one,))
+        names = {"input_names": inputs or ["x"], "output_names": ["logits", "exit"]}
+        _write(whole, Path(temporary, "single"), [d for d in dynamic if d], **names)
+        about = {"inputs": inputs, "thresholds": finite.tolist(), "costs": predictor.costs.tolist()}
         folder.mkdir(exist_ok=True)
         for file in Path(temporary).iterdir():
             file.replace(folder / file.name)
@@ -89,7 +98,31 @@ def _first_step(net: MultiExitNetwork, x: Any) -> tuple[Tensor, Any]:
     return net.step(0, net.begin(x))
 
 
-def _write(module: _Flat, path: Path, dynamic: Sequence[int]) -> None:
+def _answer_one(
+    net: MultiExitNetwork, chain: Sequence[Decision], thresholds: Tensor, x: Any
+) -> tuple[Tensor, Tensor]:
+    """Logits and exit of one sample; every later stage stands inside the condition before it."""
+
+    def go_on(k: int, state: Any, memory: list[Any]) -> tuple[Tensor, Tensor]:
+        logits, state = net.step(k, state)
+        if k == len(chain):
+            return logits, torch.full((1,), k)
+        stays, after = chain[k](logits, thresholds[k], *memory)
+        later, form = pytree.tree_flatten((state, [] if after is None else [after]))
+
+        def leave(logits: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+            return logits.clone(), torch.full((1,), k)  # a branch must not hand on its argument
+
+        def stay(_: Tensor, *later: Tensor) -> tuple[Tensor, Tensor]:
+            return go_on(k + 1, *pytree.tree_unflatten(later, form))
+
+        answer: tuple[Tensor, Tensor] = torch.cond(stays[0], stay, leave, (logits, *later))
+        return answer
+
+    return go_on(0, net.begin(x), [])
+
+
+def _write(module: _Flat, path: Path, dynamic: Sequence[int], **names: Any) -> None:
     arguments = tuple(x.detach().clone() for x in module.tensors)
     shapes = tuple({d: Dim.DYNAMIC for d in dynamic if d < x.dim()} for x in arguments)
     try:
@@ -98,7 +131,7 @@ def _write(module: _Flat, path: Path, dynamic: Sequence[int]) -> None:
         )
         torch.export.save(program, f"{path}.pt2")
         torch.onnx.export(
-            program, f=f"{path}.onnx", dynamo=True, external_data=False, verbose=False
+            program, f=f"{path}.onnx", dynamo=True, external_data=False, verbose=False, **names
         )
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]

@@ -1,8 +1,10 @@
 """Files that are either complete or absent."""
 
 import argparse
+import base64
 import fcntl
 import hashlib
+import json
 import os
 import pickle
 import socket
@@ -129,6 +131,30 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     return found
 
 
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint of Lightning, or what `save_checkpoint` wrote of one; as `load_tensors`."""
+    content = load_tensors(path)
+    if not str(path).endswith(".safetensors"):
+        return content
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        kept = json.loads((file.metadata() or {}).get("checkpoint", "{}"), object_hook=_decode)
+    return {**kept, "state_dict": content}
+
+
+def save_checkpoint(path: str | Path, state: "dict[str, Tensor]", kept: dict[str, Any]) -> None:
+    """Writes a state_dict as safetensors, with plain values and bytes as JSON in its metadata."""
+    from safetensors.torch import save_file
+
+    text = json.dumps(kept, default=lambda x: {"base64": base64.b64encode(x).decode()})
+    save_file({k: x.clone().contiguous() for k, x in state.items()}, path, {"checkpoint": text})
+
+
+def _decode(value: dict[str, Any]) -> Any:
+    return base64.b64decode(value["base64"]) if value.keys() == {"base64"} else value
+
+
 def load_weights(path: str | Path) -> "dict[str, Tensor]":
     """Reads a network's tensors by name.
 
@@ -172,5 +198,5 @@ def load_part(path: str | Path, prefix: str) -> dict[str, Any]:
         FileNotFoundError: If there is no such file.
         ValueError: As `load_tensors`.
     """
-    state = load_tensors(path)["state_dict"]
+    state = load_checkpoint(path)["state_dict"]
     return {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}

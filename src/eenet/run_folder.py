@@ -1,6 +1,8 @@
 """The folder of a run, and how to load what lies in it."""
 
 import copy
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -9,11 +11,11 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from eenet import data
-from eenet.files import load_part, load_tensors
+from eenet.files import load_checkpoint, load_part
 from eenet.models import MultiExitNetwork
 from eenet.outputs import ExitOutputs, load_outputs, recost, with_cost_matrix
 from eenet.policies import Policy
-from eenet.stage_folder import StageFolder, check_finished, stages_of
+from eenet.stage_folder import HUB, StageFolder, check_finished, stages_of
 
 
 class RunFolder:
@@ -22,13 +24,14 @@ class RunFolder:
     Nothing is read before it is asked for, so that a folder may also be one that is to be made.
 
     Args:
-        path: The `run_dir` of the pipeline.
+        path: The `run_dir` of the pipeline, or hf:USER/NAME[@REVISION] on the hub.
         stage2: Folder of other policies that were fitted on the run's outputs, such as a trial's.
     """
 
     def __init__(self, path: str | Path, stage2: str | Path | None = None) -> None:
-        self.path = Path(path)
         self.stage1, self.stage2 = stages_of(path, stage2)
+        self.path, self.name = self.stage1.path.parent, Path(path).resolve().name
+        self._foreign = str(path).startswith(HUB)
         self.config_file = self.path / "pipeline.yaml"
 
     def __str__(self) -> str:
@@ -44,7 +47,8 @@ class RunFolder:
         check_finished(self.path, self.stage1)
         self.stage1.check_unchanged(self.stage1.best)
         config = dict(self.stage1.config["model"]["init_args"]["net"])
-        restore = load_tensors(self.stage1.best).get("restore_args", {})
+        restore = load_checkpoint(self.stage1.best).get("restore_args", {})
+        self._check_trusted([config, restore])
         known = ArgumentParser().add_class_arguments(resolve_name(config["class_path"]))
         if restore.keys() <= set(known):  # a subclass that takes other arguments is built as it was
             config["init_args"] = {**config.get("init_args", {}), **restore}
@@ -65,6 +69,7 @@ class RunFolder:
         check_finished(self.path, self.stage1, self.stage2)
         self.stage2.check_unchanged(self.stage2.best)
         config = self.stage2.config["model"]["init_args"]["policies"]
+        self._check_trusted(config)
         policies = {policy.label: policy for policy in build(list[Policy], config)}
         if label is not None and label not in policies:
             raise ValueError(f"policy={label!r}: {self} holds {list(policies)}")
@@ -96,6 +101,7 @@ class RunFolder:
         a `DataSource` without Lightning.
         """
         config = self.stage1.config["data"]
+        self._check_trusted({"class_path": config["class_path"]})
         name = config["class_path"].rpartition(".")[2]
         if hasattr(data, f"{name}Source") and config["class_path"] == f"eenet.data.{name}":
             source = f"eenet.data.{name}Source"
@@ -104,10 +110,21 @@ class RunFolder:
             from lightning import LightningDataModule
 
             made = build(LightningDataModule, config)
-        checkpoint = load_tensors(self.stage1.best) if self.stage1.best.is_file() else {}
+        checkpoint = load_checkpoint(self.stage1.best) if self.stage1.best.is_file() else {}
         if name in checkpoint:
             made.load_state_dict(checkpoint[name])
         return made
+
+    def _check_trusted(self, config: Any) -> None:
+        """Lets what comes from the hub name nothing to import but eenet's own classes."""
+        for key, value in _words(config) if self._foreign else ():
+            named = key == "class_path" or (key != "exits" and _DOTTED.fullmatch(value))
+            if key == "trust_remote_code" or (named and not _OWN.fullmatch(value)):
+                raise ValueError(
+                    f"{key}={value!r}: a run from the hub may only name classes of eenet, since "
+                    "others could run any code. If you trust it, download it (`hf download "
+                    "USER/NAME --local-dir FOLDER`), read its config.yaml, and give the folder"
+                )
 
     @property
     def budget_unit(self) -> Any:
@@ -129,6 +146,22 @@ class RunFolder:
         for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
             setup[name] = (stage.identity() or {}) | {"seed_everything": None}
         return setup
+
+
+_DOTTED = re.compile(r"[^\W\d]\w*(\.\w+)+")
+_OWN = re.compile(r"eenet\.(data|models|policies)\.\w+")
+
+
+def _words(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """The plain values in a config with their keys, as text."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _words(inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _words(inner, key)
+    else:
+        yield key, str(value)
 
 
 def build(kind: Any, config: Any) -> Any:

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class StageFolder:
         self.config_file = self.path / "config.yaml"
         self.checkpoints = self.path / "checkpoints"
         self.best, self.last = self.checkpoints / "best.ckpt", self.checkpoints / "last.ckpt"
+        if (shared := self.best.with_suffix(".safetensors")).is_file():  # by `eenet push`
+            self.best = shared
         self.identity_file, self.record = self.path / "identity.json", self.path / "done.json"
         self.costs_file, self.outputs = self.path / "costs.json", self.path / "outputs"
         self.curve = self.path / "curve.csv"
@@ -91,8 +93,45 @@ def stages_of(
     run_dir: str | Path, stage2: str | Path | None = None
 ) -> tuple[StageFolder, StageFolder]:
     """The folders of both stages of a run, the second of which may lie elsewhere."""
-    run_dir = Path(run_dir)
+    run_dir = find_run(run_dir)
     return StageFolder(run_dir / "stage1"), StageFolder(stage2 or run_dir / "stage2")
+
+
+HUB = "hf:"
+"""What stands before the name of a run on the Hugging Face hub."""
+SHARED = ("README.md", "pipeline.yaml", *(f"stage[12]/*.{x}" for x in ("json", "yaml", "csv")))
+SHARED += (
+    "stage2/curve.png",
+    "stage1/outputs/*.safetensors",
+    "stage[12]/checkpoints/*.safetensors",
+)
+"""The files of a run that is shared; no others are downloaded."""
+
+
+def find_run(name: str | Path) -> Path:
+    """The folder of a run: a path as it is, hf:USER/NAME[@REVISION] from the hub or its cache.
+
+    A process sees one version of a run on the hub, the one that it found first.
+
+    Raises:
+        FileNotFoundError: If the hub or, offline, its cache has no such run.
+    """
+    return _download(str(name)) if str(name).startswith(HUB) else Path(name)
+
+
+@cache
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    repo, _, revision = name.removeprefix(HUB).partition("@")
+    try:
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=[*SHARED]))
+    except (OSError, ValueError) as error:  # all of the hub's errors are one of these
+        raise FileNotFoundError(
+            f"{name} cannot be had from the Hugging Face hub ({str(error).strip().splitlines()[0]})"
+            ": check the name hf:USER/NAME[@REVISION], your login (`hf auth login`) if it is "
+            "private, and the connection; with HF_HUB_OFFLINE=1 it must be in the cache already"
+        ) from error
 
 
 def check_finished(run_dir: str | Path, *stages: StageFolder) -> None:

@@ -16,6 +16,7 @@ eenet {__version__}: adaptive inference with multi-exit networks
   eenet report   RUN_DIR...      one page with all figures of a finished run, and their files
   eenet predict  --config FILE   exit outputs of a network, or where each sample leaves
   eenet predict  RUN_DIR         answers for images, texts or stdin, from a finished pipeline
+  eenet push     RUN_DIR TO      shares a finished run: a folder, or hf:USER/NAME on the hub
   eenet sweep    FILE            the trials of a W&B sweep file, in parallel, without a server
   eenet exits    MODEL           where exits can stand in a network, or which of a run's to keep
   eenet recipes  [NAME]          lists the recipes that --config takes by name, or copies one

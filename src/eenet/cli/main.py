@@ -28,6 +28,7 @@ _COMMANDS = {
     "sweep": "eenet.cli.sweep:sweep_command",
     "recipes": "eenet.cli.recipes:main",
     "exits": "eenet.cli.exits:main",
+    "push": "eenet.cli.push:push_command",
 }
 """What takes the rest of the command line."""
 _STAGE_COMMANDS = ("fit", "validate", "test", "predict")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from eenet.stage_folder import check_finished, stages_of
+from eenet.stage_folder import HUB, check_finished, stages_of
 
 
 def main(args: list[str]) -> None:
@@ -18,14 +18,21 @@ def main(args: list[str]) -> None:
     )
     add = parser.add_argument
     add("runs", nargs="+", help="Run folders of `eenet pipeline`; several are seeds of one set-up.")
-    add("--output", type=str | None, help="Folder of what is written; by default RUN/report.")
+    add(
+        "--output",
+        type=str | None,
+        help="Folder of what is written; by default RUN/report, "
+        "for a run from the hub runs/NAME/report.",
+    )
     add("--wandb", type=bool, default=False, help="Log the figures to the W&B run of stage 2 too.")
     options = parser.parse_args(args)
     for run in options.runs:
         check_finished(run, *stages_of(run))
     from eenet.report.write import log_to_wandb, write_report
 
-    folder = Path(options.output or Path(options.runs[0]) / "report")
+    first = Path(options.runs[0])
+    first = Path("runs", first.name) if options.runs[0].startswith(HUB) else first
+    folder = Path(options.output or first / "report")
     path = write_report(options.runs, folder)
     if options.wandb:
         log_to_wandb(options.runs[0], folder / "figures")

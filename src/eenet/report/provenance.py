@@ -35,7 +35,7 @@ def how_made(folders: Sequence[RunFolder], run: Run) -> dict[str, str]:
     facts = {
         "network": known.get("network"),
         "data": known.get("data"),
-        "command": f"eenet pipeline --config {first.path.resolve().name}/pipeline.yaml",
+        "command": f"eenet pipeline --config {first.name}/pipeline.yaml",
         "seeds of stage 1, stage 2": "; ".join(f"{one}, {two}" for one, two in seeds),
         "epochs": ", ".join(f"{x}: {count}" for x, count in epochs.items() if count),
         "samples": ", ".join(f"{x.num_samples:,} {name}" for name, x in sizes.items() if x),

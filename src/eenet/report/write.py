@@ -42,7 +42,7 @@ def write_report(folders: list[str], output: Path) -> Path:
     if test.labels is not None:
         data["answers"] = test.evidence().prediction[:, positions]
         data["labels"] = test.labels[positions]
-    data["name"], data["provenance"] = Path(folders[0]).resolve().name, test.metadata
+    data["name"], data["provenance"] = opened[0].name, test.metadata
     data["measured"] = json.loads(test.metadata.get("measured_costs", "{}"))
     data["exits"], data["places"] = exit_rows(test), places(opened[0], test.num_exits)
     data["made"] = how_made(opened, runs[0])

@@ -224,6 +224,7 @@ FLAGS = {
     "recipes [NAME]": ("copies that recipe",),
     "exits MODEL": ("--input_size", "--options", "--budgets"),
     "sweep FILE": ("--jobs", "--count", "--method"),
+    "push RUN_DIR": ("--private", "--license"),
 }
 
 

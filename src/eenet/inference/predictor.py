@@ -161,7 +161,8 @@ class AdaptivePredictor(Runtime):
         """Answers a batch.
 
         Args:
-            x: Input batch of B samples as the network takes it; moved to the device.
+            x: Input batch of B samples as the network takes it, or a pair of it and integer labels;
+                moved to the device.
             deadline_ms: All that are still there leave with the answer of the exit reached when
                 the next stage would probably (95%) end later than this. Needs `measure` once.
 

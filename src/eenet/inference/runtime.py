@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -131,6 +132,8 @@ class Runtime:
         """
         if self._encoder is None:
             raise ValueError("encode: only a predictor made by `from_run` knows the data of a run")
+        if isinstance(samples, str | Path) or not len(samples):
+            raise ValueError(f"encode: a list of texts or images is wanted, not {samples!r:.80}")
         return self._encoder.encode(samples)
 
     @property
@@ -197,7 +200,7 @@ class Runtime:
 
     def begin(self, x: Any) -> tuple[Any, int]:
         """The first state of a batch, and its size."""
-        state = self.net.begin(self.to_device(x))
+        state = self.net.begin(self.to_device(inputs_of(x)))
         return state, batch_size(state)
 
     def run(self, k: int, state: Any, policy_state: Any) -> tuple[Tensor, Any, Any, Tensor]:

@@ -256,7 +256,7 @@ def test_a_fit_into_a_finished_stage_is_refused(run, capsys):
     for stage in ("stage1", "stage2"):
         with pytest.raises(SystemExit, match="2"):
             main(["fit", "--config", f"{run}/{stage}/config.yaml", "--trainer.max_epochs", "1"])
-        assert f"{stage}' holds a finished stage of a pipeline" in capsys.readouterr().err
+        assert f"{stage}' is the finished stage of a pipeline" in capsys.readouterr().err
     assert content(run) == before
 
 

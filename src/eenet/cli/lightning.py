@@ -116,8 +116,8 @@ class EENetCLI(LightningCLI):
         folder = StageFolder(config.trainer.default_root_dir)
         if self.subcommand == "fit" and folder.record.exists():
             raise ValueError(
-                f"trainer.default_root_dir={str(folder.path)!r} holds a finished stage of a pipeline "
-                "that a fit would overwrite: give --trainer.default_root_dir with another folder"
+                f"trainer.default_root_dir={str(folder.path)!r} is the finished stage of a "
+                "pipeline, which a fit would overwrite: give another --trainer.default_root_dir"
             )
         if config.weights_only is None:
             config.weights_only = True  # never unpickle code

@@ -46,15 +46,9 @@ class RunFolder:
         """
         check_finished(self.path, self.stage1)
         self.stage1.check_unchanged(self.stage1.best)
-        config = dict(self.stage1.config["model"]["init_args"]["net"])
         restore = load_checkpoint(self.stage1.best).get("restore_args", {})
-        self._check_trusted([config, restore])
-        known = ArgumentParser().add_class_arguments(resolve_name(config["class_path"]))
-        if restore.keys() <= set(known):  # a subclass that takes other arguments is built as it was
-            config["init_args"] = {**config.get("init_args", {}), **restore}
-        net: MultiExitNetwork = build(MultiExitNetwork, config)
-        _load(net, self.stage1, "net.")
-        return net
+        self._check_trusted([self.stage1.config["model"]["init_args"]["net"], restore])
+        return trained_network(self.stage1, self.stage1.best)
 
     def policies(self, label: str | None = None) -> dict[str, Policy]:
         """The fitted policies by their labels, in the order of the config.
@@ -75,7 +69,7 @@ class RunFolder:
             raise ValueError(f"policy={label!r}: {self} holds {list(policies)}")
         policies = {name: p for name, p in policies.items() if label in (None, name)}
         for name, policy in policies.items():
-            _load(policy, self.stage2, f"policies.{name}.")
+            _load(policy, self.stage2, f"policies.{name}.", self.stage2.best)
         return policies
 
     def outputs(self, split: str) -> ExitOutputs:
@@ -164,6 +158,18 @@ def _words(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, str(value)
 
 
+def trained_network(stage: StageFolder, checkpoint: Path) -> MultiExitNetwork:
+    """The network of stage 1 by its config, with the weights of one of its checkpoints."""
+    config = dict(stage.config["model"]["init_args"]["net"])
+    restore = load_checkpoint(checkpoint).get("restore_args", {})
+    known = ArgumentParser().add_class_arguments(resolve_name(config["class_path"]))
+    if restore.keys() <= set(known):  # a subclass that takes other arguments is built as it was
+        config["init_args"] = {**config.get("init_args", {}), **restore}
+    net: MultiExitNetwork = build(MultiExitNetwork, config)
+    _load(net, stage, "net.", checkpoint)
+    return net
+
+
 def build(kind: Any, config: Any) -> Any:
     """Builds what a config of `class_path` and `init_args` (or a list of them) describes."""
     parser = ArgumentParser(exit_on_error=False)
@@ -171,12 +177,12 @@ def build(kind: Any, config: Any) -> Any:
     return parser.instantiate(parser.parse_object({"it": copy.deepcopy(config)})).it
 
 
-def _load(module: nn.Module, stage: StageFolder, prefix: str) -> None:
-    state = load_part(stage.best, prefix)
+def _load(module: nn.Module, stage: StageFolder, prefix: str, checkpoint: Path) -> None:
+    state = load_part(checkpoint, prefix)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(
-            f"{stage.best} does not fit {stage.config_file}, or another version of eenet wrote it; "
+            f"{checkpoint} does not fit {stage.config_file}, or another version of eenet wrote it; "
             f"run that stage again. {error}"
         ) from error

@@ -18,6 +18,7 @@ from eenet.cli import main
 from eenet.cli.stage import checkpoint_to_resume
 from eenet.cli.stage_run import StageRun
 from eenet.files import hold
+from eenet.modules import MultiExitModule
 from eenet.outputs import load_outputs
 from eenet.run_folder import RunFolder
 
@@ -248,3 +249,18 @@ def test_a_damaged_checkpoint_is_passed_over(run):
     folder.last.unlink()
     folder.best.unlink()
     assert checkpoint_to_resume(folder) == (None, "")
+
+
+def test_a_fit_into_a_finished_stage_is_refused(run, capsys):
+    before = content(run)
+    for stage in ("stage1", "stage2"):
+        with pytest.raises(SystemExit, match="2"):
+            main(["fit", "--config", f"{run}/{stage}/config.yaml", "--trainer.max_epochs", "1"])
+        assert f"{stage}' is the finished stage of a pipeline" in capsys.readouterr().err
+    assert content(run) == before
+
+
+def test_a_checkpoint_of_a_run_loads_without_its_network(run):
+    module = MultiExitModule.load_from_checkpoint(run / "stage1/checkpoints/best.ckpt")
+    for name, weight in RunFolder(run).network().state_dict().items():
+        assert torch.equal(module.net.state_dict()[name], weight)

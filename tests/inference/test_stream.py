@@ -98,6 +98,8 @@ def test_labels_of_a_loader_are_left_aside():
     loader = DataLoader(TensorDataset(torch.arange(400), outputs.labels), batch_size=50)
     exits = torch.cat([answers.exits for answers in predictor.predict_stream(loader, 50)])
     assert torch.equal(exits, policy.at(5.0).decide(outputs.evidence()))
+    labelled = [predictor.predict(batch).exits for batch in loader]
+    assert torch.equal(torch.cat(labelled), exits)
     pair = (torch.ones(3, 2), torch.zeros(3, 2))  # an input of two tensors is no input with labels
     assert inputs_of(pair) is pair
 

@@ -16,7 +16,7 @@ from eenet.callbacks.reproducibility import BestCheckpoint, LastCheckpoint, RunC
 from eenet.callbacks.results import CurveReport, WriteDecisions
 from eenet.callbacks.wandb import check_online, drop_anonymous, name_trial_run, wandb_loggers
 from eenet.cli.merging import merge_no_init_args
-from eenet.stage_folder import locate, loggers_of
+from eenet.stage_folder import StageFolder, locate, loggers_of
 
 merge_no_init_args()
 # A class may be named without its package: jsonargparse looks among those that are imported.
@@ -113,6 +113,12 @@ class EENetCLI(LightningCLI):
             config.checkpoint.dirpath = str(Path(config.trainer.default_root_dir) / "checkpoints")
         if not self.subcommand:
             return
+        folder = StageFolder(config.trainer.default_root_dir)
+        if self.subcommand == "fit" and folder.record.exists():
+            raise ValueError(
+                f"trainer.default_root_dir={str(folder.path)!r} is the finished stage of a "
+                "pipeline, which a fit would overwrite: give another --trainer.default_root_dir"
+            )
         if config.weights_only is None:
             config.weights_only = True  # never unpickle code
         if self.subcommand != "fit" and config.ckpt_path is None:

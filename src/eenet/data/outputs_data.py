@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 from eenet.data.batches import BatchSampler
 from eenet.outputs import Evidence, ExitOutputs, load_outputs, recost, with_cost_matrix
 
-_NUMBERS = 2**24
-"""About the maximum number of logits of a batch, whatever the batch size."""
+_NUMBERS = 2**22
+"""About the maximum number of logits of a batch, whatever its size; four times that in training."""
 
 
 class OutputsBatch(NamedTuple):
@@ -105,6 +105,8 @@ class OutputsData(L.LightningDataModule):
         for name in needed.get(stage or "fit", ("test",)):
             if self.paths[name] is not None:
                 self.outputs(name)
+        if stage == "fit" and self.paths["test"] is not None:
+            self._loaded.pop("test", None)  # only checked, and read again to report on it
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches of the larger part of `fit`."""
@@ -134,8 +136,10 @@ class OutputsData(L.LightningDataModule):
 
     def _loader(self, name: str, index: Tensor, training: bool = False) -> DataLoader[Any]:
         outputs = self.outputs(name)
-        size = self.batch_size if training else self.eval_batch_size
-        size = min(size, max(1, _NUMBERS // (outputs.num_exits * outputs.num_classes)))
+        size, most = self.eval_batch_size, _NUMBERS
+        if training:
+            size, most = self.batch_size, 4 * _NUMBERS
+        size = min(size, max(1, most // (outputs.num_exits * outputs.num_classes)))
         batches = BatchSampler(len(index), size, training, self.trainer)
         read = partial(_batch, outputs, learn=name == "fit")
         return DataLoader(index, batch_size=None, sampler=batches, collate_fn=read)  # type: ignore

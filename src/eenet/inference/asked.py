@@ -16,11 +16,10 @@ def choose(
     run: RunFolder,
     policy: str | None,
     budget: float | None,
-    max_loss: float | None,
-    max_disagreement: float | None,
-    max_ms: float | None,
+    limits: dict[str, float | None],
     tail: float,
     delta: float,
+    control: float | None = None,
 ) -> tuple[Policy, float, Asked | None]:
     """The policy, its budget in the run's unit, and how that was found if not by a budget.
 
@@ -29,12 +28,11 @@ def choose(
         policy: Label of one of its policies; by default the first that serves the budget, otherwise
             the first with nested rules, which is fixed before the samples are seen.
         budget: Average cost per sample; by default 0.5.
-        max_loss: Largest loss of quality against the full network, in place of a budget.
-        max_disagreement: Largest share of answers that are not the full network's, in place of it.
-        max_ms: Latency that all but a share `tail` of the samples keep, in place of it, one by one
-            on the device that the run's `costs.json` was measured on.
-        tail: That share.
-        delta: Probability of breaking that promise, where the run has a calibration split.
+        limits: "max_loss", "max_disagreement" and "max_ms" in place of a budget, all but one None:
+            see `AdaptivePredictor.from_run`.
+        tail: Share of the samples that may exceed "max_ms".
+        delta: Probability of breaking a promise, where the run has a calibration split.
+        control: Step size of online control, which allows no limit.
 
     Raises:
         ValueError: If several are given, or nothing serves; the message says what to do.
@@ -42,17 +40,15 @@ def choose(
     if not 0 < delta < 1:
         raise ValueError(f"delta={delta}: a probability of breaking the promise is between 0 and 1")
     policies, fraction = run.policies(policy), run.budget_unit == "fraction"
-    limits = {
-        "budget": budget,
-        "max_loss": max_loss,
-        "max_disagreement": max_disagreement,
-        "max_ms": max_ms,
-    }
-    given = {name: limit for name, limit in limits.items() if limit is not None}
+    asked_for = {"budget": budget, **limits}
+    given = {name: limit for name, limit in asked_for.items() if limit is not None}
     if len(given) > 1:
         raise ValueError(
             f"{' and '.join(f'{x}={y:g}' for x, y in given.items())}: give one of them"
         )
+    if control is not None and given.keys() - {"budget"}:
+        words = " or ".join(limits)
+        raise ValueError(f"control moves the rule that {words} asks for; give one of them")
     if budget is not None or not given:
         budget = given.get("budget", 0.5)
         return _first_serving(policies.values(), budget, fraction), budget, None
@@ -60,12 +56,13 @@ def choose(
     promised = run.stage1.outputs_file("cal").is_file()
     outputs = run.outputs("cal" if promised else "test")
     risk = delta if promised else None
-    if max_ms is not None:
-        asked = budget_within_ms(fitted, outputs, _late_ms(run), max_ms, tail, risk)
-    elif max_loss is not None:
-        asked = least_budget(fitted, outputs, max_loss, risk)
+    ((name, limit),) = given.items()
+    if name == "max_ms":
+        asked = budget_within_ms(fitted, outputs, _late_ms(run), limit, tail, risk)
+    elif name == "max_loss":
+        asked = least_budget(fitted, outputs, limit, risk)
     else:
-        asked = least_budget(fitted, outputs, given["max_disagreement"], risk, "disagreement")
+        asked = least_budget(fitted, outputs, limit, risk, "disagreement")
     full = 1.0 if fraction else float(mean_costs(fitted.calibration_costs)[-1])
     return fitted, asked.budget * full, asked
 

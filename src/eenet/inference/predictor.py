@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from eenet.inference.asked import check_device, choose
-from eenet.inference.runtime import Answers, Departure, Report, Runtime, Step, inputs_of
+from eenet.inference.runtime import Answers, Departure, Report, Runtime, Step
 from eenet.inference.stream import stream
 from eenet.metrics import Asked
 from eenet.models import MultiExitNetwork, narrow
-from eenet.models.base import batch_size, others
-from eenet.models.costs import LatencyProfile, profile_latency
+from eenet.models.base import others
 from eenet.models.layers import fold
 from eenet.outputs import ExitOutputs
 from eenet.outputs.exit_outputs import mean_costs
@@ -28,9 +27,8 @@ from eenet.run_folder import RunFolder
 class AdaptivePredictor(Runtime):
     """Runs a multi-exit network stage by stage; samples leave where a policy says so.
 
-    Decisions are those of `Rule.decide` on the same logits. Logits themselves depend on the
-    composition of a batch in their last bits, so two runs can differ where a score lies that close
-    to its threshold.
+    Decisions are those of `Rule.decide` on the same logits, whose last bits depend on the
+    composition of a batch: runs can differ where a score lies that close to its threshold.
 
     Args:
         net: The network; put into evaluation mode and onto the device.
@@ -39,7 +37,7 @@ class AdaptivePredictor(Runtime):
         budget_unit: "fraction" of the full network's cost, or "cost" for the unit of the policy's
             costs. `Answers.costs` has the same unit.
         control: Step size of an online `BudgetControl`, in (0, 1], which keeps the average at the
-            budget while the data drift; it needs an `EENetPlus`. 0.01 averages over about 100
+            budget while the data drift; it needs nested rules. 0.01 averages over about 100
             samples, and twice as many as are decided at once or under way.
         device: Where to run; by default a GPU if there is one.
 
@@ -68,7 +66,6 @@ class AdaptivePredictor(Runtime):
         if control is not None and not policy.nested:
             raise ValueError(f"control: it needs the nested rules of eenet+, not {policy.label}")
         self.policy = policy.to(self.device)
-        self.profile: LatencyProfile | None = None
         self.control: BudgetControl | None = None
         self.asked: Asked | None = None
         self._step = control
@@ -97,30 +94,26 @@ class AdaptivePredictor(Runtime):
             budget: Average cost per sample, in the unit of the run's budgets; by default 0.5.
             policy: Label of one of the run's policies; by default the first that serves the budget.
             stage2: Folder of other policies fitted on the run's outputs, such as a trial's.
-            max_loss: Largest loss of quality against the full network, in place of a budget. The
-                least budget is a promise on the calibration split, or else an estimate on test.
+            max_loss: Largest loss of quality against the full network, in place of a budget:
+                promised on the calibration split, or else estimated on test.
             delta: Probability of breaking that promise.
             max_disagreement: Largest share of answers that are not the full network's, in place of
                 a budget; the calibration split needs no labels for it.
-            max_ms: Latency in milliseconds that all but a share `tail` of the samples keep, in
-                place of a budget, answered one by one where the run's `costs.json` was measured.
+            max_ms: Latency that all but a share `tail` of the samples keep, in place of a budget,
+                if they are answered one by one where the run's `costs.json` was measured.
             tail: Largest share of the samples that may take longer.
             alarm: `watch` against the test samples, with this rate of false alarms.
             **settings: Those of the constructor.
 
         Raises:
             FileNotFoundError: If the folder is not that of a finished run.
-            ValueError: If it holds no such policy, none serves the budget, a checkpoint does not
-                fit its config, or several limits are given, or one with control.
+            ValueError: If no such policy serves the budget, a checkpoint does not fit its config,
+                or several limits are given, or one with control.
         """
+        run, control = RunFolder(folder, stage2), settings.get("control")
         limits = {"max_loss": max_loss, "max_disagreement": max_disagreement, "max_ms": max_ms}
-        if settings.get("control") is not None and any(x is not None for x in limits.values()):
-            raise ValueError(
-                f"control moves the rule that {' or '.join(limits)} asks for; give one of them"
-            )
-        run = RunFolder(folder, stage2)
-        fitted, budget, asked = choose(run, policy, budget, **limits, tail=tail, delta=delta)
-        settings = {"budget_unit": run.budget_unit, **settings}
+        fitted, budget, asked = choose(run, policy, budget, limits, tail, delta, control)
+        settings.setdefault("budget_unit", run.budget_unit)
         predictor = cls(fold(run.network()), fitted, budget, **settings)
         predictor.asked, predictor.source = asked, run
         if max_ms is not None:
@@ -141,20 +134,18 @@ class AdaptivePredictor(Runtime):
         if budget not in self._rules:
             at = self.policy.at_fraction if self._fractions else self.policy.at
             self._rules[budget] = at(budget)
-        control = None
+        control, unit = None, self._scale
         if self._step is not None:
             exits = first_exit(self.policy.calibration_scores, self._rules[budget].thresholds)
             shares = exits.bincount(minlength=self.net.num_exits)
-            unit = self._scale
             control = BudgetControl(budget * unit, self.costs * unit, self._step, shares)
         self._start(budget, self._rules[budget], control)
 
     def serve(self, rule: Rule) -> None:
-        """Serves a rule as it is, without control, until a budget is set.
+        """Serves a rule, of `within_loss` say, without control, until a budget is set.
 
         Args:
-            rule: For example what `within_budget` or `within_loss` promises. The budget becomes
-                its cost.
+            rule: The rule; the budget becomes its cost.
 
         Raises:
             ValueError: If it is for another number of exits.
@@ -168,7 +159,7 @@ class AdaptivePredictor(Runtime):
         """Answers a batch.
 
         Args:
-            x: Input batch of B samples as the network takes it; moved to the device.
+            x: B samples as the network takes them, or a pair of them and labels, on any device.
             deadline_ms: All that are still there leave with the answer of the exit reached when
                 the next stage would probably (95%) end later than this. Needs `measure` once.
 
@@ -215,27 +206,15 @@ class AdaptivePredictor(Runtime):
 
         Answers come in order, one `Answers` for each batch. A stage runs once three quarters of
         `batch_size` wait for it (and on `batch_size` at most), or one sample has waited too long,
-        or the batches end. Fewer than that wait before each stage, and answers of at most
-        `max_wait` batches.
+        or the batches end. Answers of at most `max_wait` batches wait.
 
         Args:
-            batches: Input batches of any sizes, or pairs of them and integer labels, which are
-                left aside; read one at a time.
+            batches: Input batches of any sizes, or pairs of them and labels; read one at a time.
             batch_size: Samples in a full batch.
             max_wait: Number of later batches after which a sample waits no more.
             max_wait_ms: The same in milliseconds, looked at whenever a batch arrives.
         """
         return stream(self, batches, batch_size, max_wait, max_wait_ms)
-
-    def measure(
-        self, x: Any, batch_sizes: Sequence[int] = (1, 8, 32, 128), repeats: int = 20
-    ) -> LatencyProfile:
-        """Measures how long exits take here, by a batch's samples; kept for deadlines."""
-        x = self.to_device(inputs_of(x))
-        if not batch_size(x):
-            raise ValueError("x: measure needs at least one sample")
-        self.profile = profile_latency(self.net, x, batch_sizes, repeats=repeats)
-        return self.profile
 
     def recalibrate(self, batches: Iterable[Any], budget: float | None = None) -> None:
         """Sets the thresholds, and the alarm's reference, by the user's own traffic.
@@ -254,8 +233,8 @@ class AdaptivePredictor(Runtime):
         Where `recalibrate` sets other thresholds on the same scores, this learns other scores too.
 
         Args:
-            batches: As for `recalibrate`.
-            budget: Average cost per sample; by default as before.
+            batches: As for `recalibrate`, like the budget.
+            budget: Average cost per sample.
             cost_matrix: `[C, C]`, the cost of answering a where y is true, in place of accuracy.
 
         Raises:

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils import _pytree as pytree
 from eenet.inference.decision import Decision, SingleSample, decisions, policy_view
 from eenet.models import MultiExitNetwork
 from eenet.models.base import batch_size
+from eenet.models.costs import LatencyProfile, profile_latency
 from eenet.outputs import ExitOutputs
 from eenet.policies import Alarm, Policy, Rule
 from eenet.run_folder import RunFolder
@@ -108,6 +110,7 @@ class Runtime:
         self.net = net.to(self.device).eval()
         self.costs = costs.to(self.device)
         self.alarm: Alarm | None = None
+        self.profile: LatencyProfile | None = None
         self.source: RunFolder | None = None
         self._data: Any = None
         self._decisions: dict[Policy, list[Decision]] = {}
@@ -131,6 +134,8 @@ class Runtime:
         """
         if self._encoder is None:
             raise ValueError("encode: only a predictor made by `from_run` knows the data of a run")
+        if isinstance(samples, str | Path) or not len(samples):
+            raise ValueError(f"encode: a list of texts or images is wanted, not {samples!r:.80}")
         return self._encoder.encode(samples)
 
     @property
@@ -173,6 +178,16 @@ class Runtime:
         fields: Any = {"pooled" if pooled else "logits": torch.cat(views, 1).clone()}
         return ExitOutputs(self.costs * self._scale, **fields)
 
+    def measure(
+        self, x: Any, batch_sizes: Sequence[int] = (1, 8, 32, 128), repeats: int = 20
+    ) -> LatencyProfile:
+        """Measures how long exits take here, by a batch's samples; kept for deadlines."""
+        x = self.to_device(inputs_of(x))
+        if not batch_size(x):
+            raise ValueError("x: measure needs at least one sample")
+        self.profile = profile_latency(self.net, x, batch_sizes, repeats=repeats)
+        return self.profile
+
     def to_device(self, x: Any) -> Any:
         """An input batch, any nesting of tensors, on the device.
 
@@ -197,7 +212,7 @@ class Runtime:
 
     def begin(self, x: Any) -> tuple[Any, int]:
         """The first state of a batch, and its size."""
-        state = self.net.begin(self.to_device(x))
+        state = self.net.begin(self.to_device(inputs_of(x)))
         return state, batch_size(state)
 
     def run(self, k: int, state: Any, policy_state: Any) -> tuple[Tensor, Any, Any, Tensor]:

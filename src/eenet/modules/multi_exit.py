@@ -1,6 +1,7 @@
 """Stage 1: training a multi-exit network."""
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -16,6 +17,8 @@ from eenet.models.weights import take_up
 from eenet.modules import losses
 from eenet.modules.optim import StageModule, training_progress
 from eenet.outputs.evidence import pool_pixels
+from eenet.run_folder import trained_network
+from eenet.stage_folder import StageFolder
 
 
 class MultiExitModule(StageModule):
@@ -112,6 +115,15 @@ class MultiExitModule(StageModule):
         for split in ("train", "val", "test"):
             metrics = nn.ModuleList(self.metric() for _ in range(net.num_exits))
             self.metrics[f"{split}/{self.metric_name}"] = metrics
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **settings: Any) -> Self:
+        """Lightning's; without `net` the config of the checkpoint's stage says which network."""
+        if "net" not in settings:
+            checkpoint = Path(checkpoint_path).absolute()
+            stage = StageFolder(checkpoint.parents[1])
+            settings["net"] = trained_network(stage, checkpoint)
+        return super().load_from_checkpoint(checkpoint_path, *args, **settings)
 
     def setup(self, stage: str) -> None:
         """Refuses data that do not fit the network, before training does in its own words."""

@@ -37,7 +37,15 @@ class StageFolder:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The resolved config that the stage was run with."""
+        """The resolved config that the stage was run with.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
+        if not self.config_file.is_file():
+            raise FileNotFoundError(
+                f"{self.config_file} is missing: put it back, or run the stage again"
+            )
         config: dict[str, Any] = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
         return config
 

@@ -21,6 +21,7 @@ from eenet.files import hold
 from eenet.modules import MultiExitModule
 from eenet.outputs import load_outputs
 from eenet.run_folder import RunFolder
+from eenet.stage_folder import StageFolder
 
 SMALL = ["--config", "tests/conf/tiny.yaml", "--run_dir"]
 
@@ -121,6 +122,9 @@ def test_what_follows_from_the_config_is_written_again(run, name, change):
         path = run / stage / name
         before = yaml.safe_load(path.read_text())
         CHANGES[change](path)
+        if (name, change) == ("config.yaml", "deleted"):
+            with pytest.raises(FileNotFoundError, match=r"config\.yaml is missing: put it back"):
+                _ = StageFolder(path.parent).config
         assert pipeline(run) == "complete"
         restored = yaml.safe_load(path.read_text())
         for config in (before, restored):

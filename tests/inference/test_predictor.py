@@ -256,7 +256,12 @@ def test_images_with_a_class_for_every_pixel():
 
 @pytest.mark.parametrize(
     ("x", "kind"),
-    [(["a text", "another"], "str"), (np.zeros((2, 1)), "ndarray"), ([], "nothing")],
+    [
+        (["a text", "another"], "str"),
+        (np.zeros((2, 1)), "ndarray"),
+        ([], "nothing"),
+        ([1, 2], "int"),
+    ],
 )
 def test_inputs_that_are_not_tensors_are_refused(x, kind):
     predictor = replay(MaxProbability().fit(make_outputs()), make_outputs())
@@ -278,6 +283,8 @@ def test_bad_settings_are_named():
     predictor = replay(policy, outputs)
     with pytest.raises(TypeError, match=r"budget='0\.35' is not a number"):
         predictor.budget = "0.35"
+    with pytest.raises(TypeError, match="budget=True is not a number"):
+        predictor.budget = True
     with pytest.raises(ValueError, match="budget=nan"):
         predictor.budget = float("nan")
     assert predictor.report().budget == 5.0

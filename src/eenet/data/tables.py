@@ -224,7 +224,10 @@ def _table(rows: Iterable[tuple[int, list[str]]]) -> Any:
         raise ValueError(f"two columns have the same name: {names}")
     for line, row in rest:
         if len(row) != len(header):
-            raise ValueError(f"line {line} has {len(row)} fields, the header has {len(header)}")
+            raise ValueError(
+                f"line {line} has {len(row)} fields, the header has {len(header)}; a field that "
+                "holds the separator or a line break needs quotes around it"
+            )
     columns = zip(*(row for _, row in rest), strict=True) if rest else [[] for _ in names]
     return pa.table([pa.array(column, pa.string()) for column in columns], names)
 

@@ -129,7 +129,7 @@ class AdaptivePredictor(Runtime):
 
     @budget.setter
     def budget(self, budget: float) -> None:
-        if not isinstance(budget, Real):
+        if not isinstance(budget, Real) or isinstance(budget, bool):
             raise TypeError(f"budget={budget!r} is not a number")
         if budget not in self._rules:
             at = self.policy.at_fraction if self._fractions else self.policy.at

@@ -202,6 +202,7 @@ class Runtime:
             return self._encoder.normalize(x) if small else x
         kinds = {type(leaf) for leaf in pytree.tree_leaves(x)}
         wrong = [kind for kind in kinds if not issubclass(kind, (Tensor, int, float, type(None)))]
+        wrong = wrong or ([] if any(issubclass(kind, Tensor) for kind in kinds) else list(kinds))
         if wrong or not kinds:
             raise TypeError(
                 f"x: the network takes tensors, not {wrong[0].__name__ if wrong else 'nothing'}; "

@@ -1,6 +1,6 @@
 """Do the promises hold and does the alarm keep quiet? Resamplings and streams of real exit outputs.
 
-python experiments/promises_and_alarm.py runs/cifar10-resnet56/stage1/outputs/test.safetensors \
+python experiments/promises_and_alarm.py benchmarks/outputs/cifar10-resnet56.safetensors \
     docs/images/promises.svg
 
 A random half of the outputs fits EENet+, the other half is the population: calibration samples and

@@ -84,6 +84,8 @@ def test_a_latency_for_most_samples_is_the_largest_budget_that_keeps_it(policy):
     kept = within_tail(rules, replace(test, costs=ms), 3, 0.1, 0.1)
     assert promised.budget == budgets[kept.position] <= best
     assert budget_within_ms(policy, test, ms, 5).budget == 1
+    with pytest.raises(ValueError, match=r"max_ms=2, tail=0\.02 cannot be promised at delta"):
+        budget_within_ms(policy, test.select(torch.arange(20)), ms, 2, 0.02, delta=0.1)
     with pytest.raises(ValueError, match=r"max_ms=0\.5: exit 1 alone takes 1 ms"):
         budget_within_ms(policy, test, ms, 0.5)
     with pytest.raises(ValueError, match=r"tail=0\.01 must be above"):
@@ -92,6 +94,9 @@ def test_a_latency_for_most_samples_is_the_largest_budget_that_keeps_it(policy):
 
 def test_what_cannot_be_served_is_refused(policy):
     test = make_outputs(4, 300, seed=1)
+    with pytest.raises(ValueError, match=r"max_disagreement=0\.001 cannot be promised"):
+        least_budget(policy, test, 0.001, 0.1, "disagreement")
+    assert least_budget(policy, test, 2, 0.1, "disagreement").budget == policy.least_budget
     with pytest.raises(ValueError, match="max_loss=-1 must be 0 or more"):
         least_budget(policy, test, -1)
     with pytest.raises(ValueError, match="not fitted"):

@@ -1,6 +1,5 @@
 """Asking by quality or latency: the budget that keeps a limit on either."""
 
-from dataclasses import replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -9,9 +8,9 @@ from torch import Tensor
 
 from eenet.metrics.curve_maths import Difference, paired_difference
 from eenet.outputs import ExitOutputs
-from eenet.policies import LearnedPolicy, Policy, Rule, within_tail
+from eenet.policies import LearnedPolicy, Policy, Rule
 from eenet.policies.base import reached_by
-from eenet.policies.guarantee import cheapest_kept, losses_of
+from eenet.policies.guarantee import cheapest_kept, last_kept, losses_of
 
 _RULES = 41
 """Budgets that are tried, of a policy that serves any."""
@@ -81,7 +80,8 @@ class Losses:
             )
         count = self.losses.shape[1]
         if delta is not None:
-            kept = cheapest_kept(self.rules, self.losses, self.bounds, limit, delta)
+            name = f"max_{self.of}"
+            kept = cheapest_kept(self.rules, self.losses, self.bounds, limit, delta, name)
             found, lost = self.budgets[kept.position], limit - kept.margin
             return Asked(found, limit, lost, None, delta, count, self.of)
         small = (self.estimate.mean <= limit).nonzero()
@@ -142,14 +142,14 @@ def budget_within_ms(
         ms: `[E]`, 99% quantile of the milliseconds to each exit.
         max_ms: Latency not to exceed.
         tail: Largest share of the samples that may exceed it, above 0.01.
-        delta: Probability of breaking the promise (`within_tail`); None estimates, as there.
+        delta: Probability of breaking the promise (as `within_tail`); None estimates, as there.
 
     Returns:
         The budget; the loss and its interval are those of the late share, the one percent included.
 
     Raises:
-        ValueError: If the tail is too small, an exit 1 that is late, no budget is known to keep the
-            limit, or the policy was not fitted.
+        ValueError: If the tail is too small, exit 1 is late, no budget is known to keep the limit,
+            or the policy was not fitted.
     """
     if not _UNKNOWN < tail < 1:
         raise ValueError(
@@ -160,12 +160,16 @@ def budget_within_ms(
         raise ValueError(f"max_ms={max_ms:g}: exit 1 alone takes {float(ms[0]):.3g} ms")
     budgets, rules = _rules_of(policy)
     of, share = f"share above {max_ms:g} ms", tail - _UNKNOWN
-    timed = replace(outputs, costs=ms)
+    late_exits, count = reached_by(rules, outputs, (ms > max_ms).double()), outputs.num_samples
     if delta is not None:
-        kept = within_tail(rules, timed, max_ms, share, delta)
-        late, count = tail - kept.margin, outputs.num_samples
-        return Asked(budgets[kept.position], tail, late, None, delta, count, of)
-    late_exits = reached_by(rules, timed, (ms > max_ms).double())
+        try:
+            kept = last_kept(rules, late_exits, None, "tail", share, delta)
+        except ValueError as error:
+            raise ValueError(
+                f"max_ms={max_ms:g}, tail={tail:g} cannot be promised at delta={delta:g} from "
+                f"{count} samples: give more samples, a larger max_ms or tail, or another policy"
+            ) from error
+        return Asked(budgets[kept.position], tail, tail - kept.margin, None, delta, count, of)
     estimate = paired_difference(late_exits, torch.zeros_like(late_exits))
     m = int((estimate.mean <= share).int().cumprod(0).sum()) - 1
     if m < 0:
@@ -174,7 +178,7 @@ def budget_within_ms(
             f"{float(estimate.mean[0]) + _UNKNOWN:.3f} is late, more than tail={tail:g}"
         )
     mean, low, high = (float(field[m]) + _UNKNOWN for field in estimate)
-    return Asked(budgets[m], tail, mean, (low, high), None, outputs.num_samples, of)
+    return Asked(budgets[m], tail, mean, (low, high), None, count, of)
 
 
 def _rules_of(policy: Policy) -> tuple[list[float], list[Rule]]:

@@ -65,11 +65,13 @@ def binomial_p_value(values: Tensor, mean: float) -> Tensor:
 
     Args:
         values: `[M, N]`, 0 or 1, N independent observations for each of M hypotheses.
-        mean: In [0, 1].
+        mean: The promise.
 
     Returns:
         `[M]` float64, the chance of as few ones.
     """
+    if not 0 <= mean < 1:  # no mean exceeds 1, and every one exceeds what is negative
+        return torch.full(values.shape[:1], float(not mean >= 1), dtype=torch.float64)
     count = values.shape[1]
     law = torch.distributions.Binomial(count, torch.tensor(mean, dtype=torch.float64))
     ones = torch.arange(count + 1, dtype=torch.float64)
@@ -197,12 +199,13 @@ def cheapest_kept(
     bounds: Bounds,
     epsilon: float,
     delta: float | None,
+    name: str = "epsilon",
 ) -> Guaranteed:
     """The last rule that keeps the promise, from the most expensive down; as `last_kept`."""
     losses = losses.flip(0)
     if delta is None:  # the risk must never fall again: a sample counts with its worst loss so far
         losses = losses.cummax(0).values
-    kept = last_kept(rules[::-1], losses, bounds, "epsilon", epsilon, delta)
+    kept = last_kept(rules[::-1], losses, bounds, name, epsilon, delta)
     return kept._replace(position=len(rules) - 1 - kept.position)
 
 

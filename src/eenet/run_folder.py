@@ -46,8 +46,9 @@ class RunFolder:
         """
         check_finished(self.path, self.stage1)
         self.stage1.check_unchanged(self.stage1.best)
-        restore = load_checkpoint(self.stage1.best).get("restore_args", {})
-        self._check_trusted([self.stage1.config["model"]["init_args"]["net"], restore])
+        if self._foreign:  # the checkpoint is not read once more for a run of one's own
+            restore = load_checkpoint(self.stage1.best).get("restore_args", {})
+            self._check_trusted([self.stage1.config["model"]["init_args"]["net"], restore])
         return trained_network(self.stage1, self.stage1.best)
 
     def policies(self, label: str | None = None) -> dict[str, Policy]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from eenet.stage_folder import check_finished, stages_of
+from eenet.stage_folder import HUB, check_finished, stages_of
 
 
 def main(args: list[str]) -> None:
@@ -39,7 +39,7 @@ def main(args: list[str]) -> None:
     add("--options", type=dict[str, Any], default={}, help="Arguments of the network, as JSON.")
     add("--budgets", type=list[float] | None, help="For a run, by default those of its stage 2.")
     given = parser.parse_args(args)
-    if not given.model.startswith("hf:") and stages_of(given.model)[0].path.is_dir():
+    if not given.model.startswith(HUB) and stages_of(given.model)[0].path.is_dir():
         _best_of_run(given.model, given.budgets)
         return
     size = _size(given.input_size) if given.input_size else None

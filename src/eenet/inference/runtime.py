@@ -202,10 +202,10 @@ class Runtime:
             return self._encoder.normalize(x) if small else x
         kinds = {type(leaf) for leaf in pytree.tree_leaves(x)}
         wrong = [kind for kind in kinds if not issubclass(kind, (Tensor, int, float, type(None)))]
-        wrong = wrong or ([] if any(issubclass(kind, Tensor) for kind in kinds) else list(kinds))
-        if wrong or not kinds:
+        if wrong or not any(issubclass(kind, Tensor) for kind in kinds):
+            found = [kind.__name__ for kind in (*wrong, *kinds)] or ["nothing"]
             raise TypeError(
-                f"x: the network takes tensors, not {wrong[0].__name__ if wrong else 'nothing'}; "
+                f"x: the network takes tensors, not {found[0]}; "
                 "encode texts and images first (`predictor.encode`), and turn arrays into "
                 "tensors by torch.from_numpy"
             )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from eenet.inference.runtime import Answers, Departure, Runtime, Step, inputs_of
+from eenet.inference.runtime import Answers, Departure, Runtime, Step
 from eenet.models.base import join, narrow, others
 
 _FULL = 0.75
@@ -32,7 +32,7 @@ def stream(
     try:
         for number, x in enumerate(batches):
             with torch.inference_mode():
-                pools.add(inputs_of(x))
+                pools.add(x)
                 late = number - max_wait + 1
                 if max_wait_ms is not None:
                     late = max(late, pools.arrived_before(time.perf_counter() - max_wait_ms / 1e3))

@@ -20,7 +20,8 @@ from eenet.cli.recipes import RECIPES
 from eenet.models import backbone, resnet, transformer
 from eenet.outputs import load_outputs, save_outputs
 
-CONFIGS = sorted([*RECIPES.glob("*/*.yaml"), *Path("tests/conf").rglob("*.yaml")])
+OWN = Path("experiments/fast_resnet.yaml")
+CONFIGS = sorted([*RECIPES.glob("*/*.yaml"), *Path("tests/conf").rglob("*.yaml"), OWN])
 SCHEDULER = str(RECIPES / "outputs/scheduler.yaml")
 
 
